@@ -1,0 +1,391 @@
+//! Every setting, its default, and the check that stops a bad one at the start.
+//!
+//! Defaults < `--config FILE` (TOML) < `STREAMGATE_…` environment (`__` nests). Used by `app`, which
+//! hands each part its own section. `config/streamgate.toml` shows all keys; a test keeps it equal to
+//! these defaults.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// All settings.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where clients connect.
+    pub listen: SocketAddr,
+    /// The gateway's address as clients see it; `http://<listen>` if empty. Its origin may use cookies.
+    pub public_url: String,
+    /// Where the gateway keeps what is its own: SQLite, workspaces, the first token.
+    pub data_dir: PathBuf,
+    /// The profile of who names none.
+    pub default_profile: String,
+    /// Seconds to finish or hand over after SIGTERM.
+    pub drain_seconds: u64,
+    /// Days to keep ended sessions; 0 = for ever.
+    pub retention_days: u64,
+    /// Where sessions and events are kept.
+    pub database: DatabaseConfig,
+    /// Where agents live.
+    pub runtime: RuntimeConfig,
+    /// Who gets in.
+    pub auth: AuthConfig,
+    /// How much of everything.
+    pub limits: LimitsConfig,
+    /// The operators' listener.
+    pub admin: AdminConfig,
+    /// What is logged.
+    pub log: LogConfig,
+    /// The agents, by slug. The built-in `demo` is there unless this names others.
+    pub profiles: BTreeMap<String, ProfileConfig>,
+}
+
+/// `database.*`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DatabaseConfig {
+    /// `sqlite:PATH` or `postgres://…`; `sqlite:<data_dir>/streamgate.db` if empty. A secret.
+    pub url: String,
+    /// Connections to Postgres.
+    pub max_connections: u32,
+}
+
+/// `runtime.*`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RuntimeConfig {
+    /// `process` or `docker`.
+    pub kind: RuntimeKind,
+    /// For `process`.
+    pub process: ProcessConfig,
+    /// For `docker`.
+    pub docker: DockerConfig,
+    /// Seconds without a turn after which a session's container is stopped; its workspace stays.
+    pub idle_stop_seconds: u64,
+    /// Seconds to wait for a container before the task fails.
+    pub start_timeout_seconds: u64,
+}
+
+/// Where agents live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RuntimeKind {
+    /// Plain processes beside the gateway: for trusted agents and development.
+    Process,
+    /// One hardened container per session.
+    Docker,
+}
+
+/// `runtime.process.*`
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ProcessConfig {
+    /// Whether a `listen` beyond loopback is fine although agents run unboxed.
+    pub trusted: bool,
+}
+
+/// `runtime.docker.*`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DockerConfig {
+    /// The engine's socket.
+    pub socket: PathBuf,
+    /// `UID:GID` of agents; if empty `10001:10001` under root, else the gateway's own.
+    pub user: String,
+}
+
+/// `auth.*`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AuthConfig {
+    /// Origins beside `public_url`'s that may use cookies: `https://app.example.com`.
+    pub allowed_origins: Vec<String>,
+    /// Roles that may read, cancel and end what others own, and see system prompts. `["admin"]`
+    pub privileged_roles: Vec<String>,
+    /// Signs links to files; if empty, one is made and kept in the database. A secret.
+    pub link_secret: String,
+    /// Seconds a link to a file stays valid.
+    pub link_seconds: u64,
+    /// Session cookies of Better Auth.
+    pub better_auth: BetterAuthConfig,
+}
+
+/// `auth.better_auth.*`. Off while `secret` is empty.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BetterAuthConfig {
+    /// Better Auth's own secret, at least 32 characters. A secret.
+    pub secret: String,
+    /// The cookie's exact name; if empty by `public_url`: `__Secure-` before it under https.
+    pub cookie_name: String,
+    /// Where Better Auth's tables are; `database.url` if empty and that is Postgres. A secret.
+    pub database_url: String,
+}
+
+/// `limits.*`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LimitsConfig {
+    /// Bytes of a client frame or a request body.
+    pub frame_bytes: usize,
+    /// Bytes of a prompt.
+    pub prompt_bytes: usize,
+    /// Bytes of an agent's line.
+    pub agent_line_bytes: usize,
+    /// Bytes of a text in an event.
+    pub event_bytes: usize,
+    /// Bytes of a file that is read or written over HTTP.
+    pub file_bytes: usize,
+    /// Client frames per second and connection.
+    pub frames_per_second: u32,
+    /// Client frames at once.
+    pub frames_burst: u32,
+    /// Seconds of refused frames on end after which a connection is closed.
+    pub flood_seconds: u64,
+    /// Connections per user.
+    pub connections_per_user: usize,
+    /// Connections per process.
+    pub connections: usize,
+    /// New connections per second.
+    pub new_connections_per_second: u32,
+    /// Sessions that a connection follows.
+    pub followed_sessions: usize,
+    /// Waiting tasks of a session.
+    pub waiting_per_session: usize,
+    /// Waiting tasks of a user.
+    pub waiting_per_user: usize,
+    /// Running tasks of a user.
+    pub running_per_user: usize,
+    /// Containers of a user.
+    pub containers_per_user: usize,
+    /// Containers of this gateway.
+    pub containers: usize,
+    /// Seconds between the server's pings.
+    pub ping_seconds: u64,
+    /// Seconds without a sign of life after which a connection is dead.
+    pub dead_seconds: u64,
+    /// Seconds without socket progress after which a connection is closed.
+    pub stall_seconds: u64,
+    /// Seconds a connection lives, give or take a tenth.
+    pub connection_seconds: u64,
+    /// Seconds of work a task gets when neither it nor its profile says.
+    pub task_seconds: u64,
+    /// Seconds a question waits for its answer.
+    pub ask_timeout_seconds: u64,
+}
+
+/// `admin.*`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AdminConfig {
+    /// Where operators look: metrics.
+    pub listen: SocketAddr,
+}
+
+/// `log.*`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LogConfig {
+    /// Which lines, as `tracing` filters: `info`, `warn,streamgate=debug`.
+    pub filter: String,
+    /// `text` or `json`.
+    pub format: LogFormat,
+}
+
+/// How lines are logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// `profiles.<slug>.*`: one kind of agent.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ProfileConfig {
+    /// What people call it.
+    pub name: String,
+    /// Its dialect.
+    pub adapter: AdapterKind,
+    /// The agent and its arguments; the image's own if empty under `docker`. `streamgate` alone as the
+    /// program means this very binary under `process`.
+    pub command: Vec<String>,
+    /// Its image, under `docker`.
+    pub image: String,
+    /// Its environment. Not for secrets.
+    pub env: BTreeMap<String, String>,
+    /// What it is told about itself.
+    pub system_prompt: String,
+    /// The tools it may use; all if empty.
+    pub allowed_tools: Vec<String>,
+    /// Its model; its own default if empty.
+    pub model: String,
+    /// Roles that may use it; everybody if empty.
+    pub roles: Vec<String>,
+    /// Ready containers kept warm.
+    pub warm: usize,
+    /// Model calls before it is continued; no limit if 0.
+    pub max_turns: u32,
+    /// Automatic continuations of one task.
+    pub max_continuations: u32,
+    /// US dollars of one task; no limit if 0.
+    pub max_budget_usd: f64,
+    /// Seconds of work of one task; `limits.task_seconds` if 0.
+    pub timeout_seconds: u64,
+    /// Bytes of memory, under `docker`.
+    pub memory_bytes: i64,
+    /// CPUs, under `docker`.
+    pub cpus: f64,
+    /// Processes and threads, under `docker`.
+    pub pids: i64,
+}
+
+/// A dialect that the gateway speaks with agents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AdapterKind {
+    /// The line protocol of docs/agent-protocol.md.
+    Native,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            public_url: String::new(),
+            data_dir: PathBuf::from("./data"),
+            default_profile: "demo".to_owned(),
+            drain_seconds: 20,
+            retention_days: 0,
+            database: DatabaseConfig::default(),
+            runtime: RuntimeConfig::default(),
+            auth: AuthConfig::default(),
+            limits: LimitsConfig::default(),
+            admin: AdminConfig::default(),
+            log: LogConfig::default(),
+            profiles: BTreeMap::from([("demo".to_owned(), ProfileConfig::demo())]),
+        }
+    }
+}
+
+impl Default for DatabaseConfig {
+    fn default() -> Self {
+        Self { url: String::new(), max_connections: 10 }
+    }
+}
+
+impl Default for RuntimeConfig {
+    fn default() -> Self {
+        Self {
+            kind: RuntimeKind::Process,
+            process: ProcessConfig::default(),
+            docker: DockerConfig::default(),
+            idle_stop_seconds: 900,
+            start_timeout_seconds: 30,
+        }
+    }
+}
+
+impl Default for DockerConfig {
+    fn default() -> Self {
+        Self { socket: PathBuf::from("/var/run/docker.sock"), user: String::new() }
+    }
+}
+
+impl Default for AuthConfig {
+    fn default() -> Self {
+        Self {
+            allowed_origins: Vec::new(),
+            privileged_roles: vec!["admin".to_owned()],
+            link_secret: String::new(),
+            link_seconds: 3_600,
+            better_auth: BetterAuthConfig::default(),
+        }
+    }
+}
+
+impl Default for LimitsConfig {
+    fn default() -> Self {
+        Self {
+            frame_bytes: 1 << 20,
+            prompt_bytes: 512 << 10,
+            agent_line_bytes: 8 << 20,
+            event_bytes: 1 << 20,
+            file_bytes: 32 << 20,
+            frames_per_second: 20,
+            frames_burst: 60,
+            flood_seconds: 10,
+            connections_per_user: 20,
+            connections: 10_000,
+            new_connections_per_second: 200,
+            followed_sessions: 64,
+            waiting_per_session: 20,
+            waiting_per_user: 100,
+            running_per_user: 4,
+            containers_per_user: 10,
+            containers: 50,
+            ping_seconds: 25,
+            dead_seconds: 60,
+            stall_seconds: 30,
+            connection_seconds: 43_200,
+            task_seconds: 3_600,
+            ask_timeout_seconds: 86_400,
+        }
+    }
+}
+
+impl Default for AdminConfig {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 9090)) }
+    }
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self { filter: "info".to_owned(), format: LogFormat::Text }
+    }
+}
+
+impl Default for ProfileConfig {
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            adapter: AdapterKind::Native,
+            command: Vec::new(),
+            image: String::new(),
+            env: BTreeMap::new(),
+            system_prompt: String::new(),
+            allowed_tools: Vec::new(),
+            model: String::new(),
+            roles: Vec::new(),
+            warm: 0,
+            max_turns: 0,
+            max_continuations: 20,
+            max_budget_usd: 0.0,
+            timeout_seconds: 0,
+            memory_bytes: 1 << 30,
+            cpus: 1.0,
+            pids: 256,
+        }
+    }
+}
+
+impl ProfileConfig {
+    /// The built-in profile: the demo agent, under either runtime.
+    pub fn demo() -> Self {
+        Self {
+            name: "Demo agent".to_owned(),
+            command: vec!["streamgate".to_owned(), "demo-agent".to_owned()],
+            image: "streamgate-demo-agent".to_owned(),
+            system_prompt: "You are the demo agent of streamgate. You repeat what you are told, and follow directives."
+                .to_owned(),
+            warm: 1,
+            ..Self::default()
+        }
+    }
+}

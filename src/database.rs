@@ -1,0 +1,228 @@
+//! The one place that knows that there are two databases: connects, migrates, runs statements.
+//!
+//! Used by `journal`, `store` and `auth::api_token`. Statements are written once, in the SQL that both
+//! speak: `$1` placeholders, text ids, times in Unix milliseconds. Every call has a deadline.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{PgPool, Postgres, Sqlite, SqlitePool};
+
+/// How long one statement may take, waiting for its reply included.
+pub const STATEMENT_DEADLINE: Duration = Duration::from_secs(8);
+/// How long to wait for a connection.
+pub const ACQUIRE_DEADLINE: Duration = Duration::from_secs(3);
+
+/// What the databases answer when they don't do what they are told.
+#[derive(Debug, thiserror::Error)]
+pub enum DatabaseError {
+    /// No answer in time.
+    #[error("the database did not answer in time")]
+    TimedOut,
+    /// The database's own words.
+    #[error(transparent)]
+    Sqlx(#[from] sqlx::Error),
+    /// A row holds what we never wrote.
+    #[error("the database holds a {0} that can't be read")]
+    Corrupt(&'static str),
+}
+
+impl DatabaseError {
+    /// Whether a unique constraint refused the row.
+    pub fn is_duplicate(&self) -> bool {
+        matches!(self, Self::Sqlx(sqlx::Error::Database(error)) if error.is_unique_violation())
+    }
+}
+
+/// A pool of connections.
+#[derive(Clone)]
+pub enum Database {
+    /// For production.
+    Postgres(PgPool),
+    /// For one machine, with nothing to install.
+    Sqlite {
+        /// One connection: `SQLite` has one writer at a time.
+        writer: SqlitePool,
+        /// Readers, which no writer blocks (WAL).
+        readers: SqlitePool,
+    },
+}
+
+/// A connection out of the pool, or a transaction on one.
+pub enum Connection {
+    /// To Postgres.
+    Postgres(sqlx::pool::PoolConnection<Postgres>),
+    /// To `SQLite`.
+    Sqlite(sqlx::pool::PoolConnection<Sqlite>),
+}
+
+/// A transaction; rolls back when dropped.
+pub enum Transaction {
+    /// On Postgres.
+    Postgres(sqlx::Transaction<'static, Postgres>),
+    /// On `SQLite`, from its start the only writer.
+    Sqlite(sqlx::Transaction<'static, Sqlite>),
+}
+
+/// Runs a statement on a [`Connection`] or [`Transaction`]: the number of rows it touched.
+macro_rules! execute {
+    ($on:expr, $sql:expr $(, $bind:expr)* $(,)?) => {
+        $crate::database::within(async {
+            match $on {
+                $crate::database::On::Postgres(connection) => sqlx::query($sql)$(.bind($bind))*
+                    .execute(connection).await.map(|done| done.rows_affected()),
+                $crate::database::On::Sqlite(connection) => sqlx::query($sql)$(.bind($bind))*
+                    .execute(connection).await.map(|done| done.rows_affected()),
+            }
+        }).await
+    };
+}
+
+/// Runs a query on a [`Connection`] or [`Transaction`]: all its rows, as `$row`.
+macro_rules! fetch_all {
+    ($on:expr, $row:ty, $sql:expr $(, $bind:expr)* $(,)?) => {
+        $crate::database::within(async {
+            match $on {
+                $crate::database::On::Postgres(connection) => sqlx::query_as::<_, $row>($sql)$(.bind($bind))*
+                    .fetch_all(connection).await,
+                $crate::database::On::Sqlite(connection) => sqlx::query_as::<_, $row>($sql)$(.bind($bind))*
+                    .fetch_all(connection).await,
+            }
+        }).await
+    };
+}
+
+/// Runs a query on a [`Connection`] or [`Transaction`]: its first row, if any, as `$row`.
+macro_rules! fetch_optional {
+    ($on:expr, $row:ty, $sql:expr $(, $bind:expr)* $(,)?) => {
+        $crate::database::within(async {
+            match $on {
+                $crate::database::On::Postgres(connection) => sqlx::query_as::<_, $row>($sql)$(.bind($bind))*
+                    .fetch_optional(connection).await,
+                $crate::database::On::Sqlite(connection) => sqlx::query_as::<_, $row>($sql)$(.bind($bind))*
+                    .fetch_optional(connection).await,
+            }
+        }).await
+    };
+}
+
+pub(crate) use {execute, fetch_all, fetch_optional};
+
+/// What the statement macros run on: `connection.on()`, `transaction.on()`.
+pub enum On<'c> {
+    /// A Postgres connection.
+    Postgres(&'c mut sqlx::PgConnection),
+    /// An `SQLite` connection.
+    Sqlite(&'c mut sqlx::SqliteConnection),
+}
+
+impl Connection {
+    /// Where statements run.
+    pub fn on(&mut self) -> On<'_> {
+        match self {
+            Self::Postgres(connection) => On::Postgres(connection),
+            Self::Sqlite(connection) => On::Sqlite(connection),
+        }
+    }
+}
+
+impl Transaction {
+    /// Where statements run.
+    pub fn on(&mut self) -> On<'_> {
+        match self {
+            Self::Postgres(transaction) => On::Postgres(transaction),
+            Self::Sqlite(transaction) => On::Sqlite(transaction),
+        }
+    }
+
+    /// Makes it so. After an error nobody knows whether it is.
+    pub async fn commit(self) -> Result<(), DatabaseError> {
+        within(async {
+            match self {
+                Self::Postgres(transaction) => transaction.commit().await,
+                Self::Sqlite(transaction) => transaction.commit().await,
+            }
+        })
+        .await
+    }
+}
+
+/// Gives a database call its deadline.
+pub async fn within<T>(call: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, DatabaseError> {
+    match tokio::time::timeout(STATEMENT_DEADLINE, call).await {
+        Ok(result) => Ok(result?),
+        Err(_) => Err(DatabaseError::TimedOut),
+    }
+}
+
+impl Database {
+    /// Connects to `url` and brings the schema up to date. Many gateways may start at once.
+    pub async fn connect(url: &str, max_connections: u32) -> Result<Self, DatabaseError> {
+        let database = if url.starts_with("sqlite:") {
+            Self::connect_sqlite(url).await?
+        } else {
+            let options = PgConnectOptions::from_str(url)?.application_name("streamgate");
+            let pool = PgPoolOptions::new()
+                .max_connections(max_connections)
+                .acquire_timeout(ACQUIRE_DEADLINE)
+                .connect_with(options)
+                .await?;
+            Self::Postgres(pool)
+        };
+        match &database {
+            Self::Postgres(pool) => sqlx::migrate!("migrations/postgres").run(pool).await,
+            Self::Sqlite { writer, .. } => sqlx::migrate!("migrations/sqlite").run(writer).await,
+        }
+        .map_err(|error| DatabaseError::Sqlx(error.into()))?;
+        Ok(database)
+    }
+
+    async fn connect_sqlite(url: &str) -> Result<Self, DatabaseError> {
+        let options = SqliteConnectOptions::from_str(url)?
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            // FULL: a commit survives a power loss (facts: 0.1 ms here).
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            .busy_timeout(Duration::from_secs(5));
+        let pool = |most| SqlitePoolOptions::new().max_connections(most).acquire_timeout(ACQUIRE_DEADLINE);
+        let writer = pool(1).connect_with(options.clone()).await?;
+        let readers = pool(4).connect_with(options).await?;
+        Ok(Self::Sqlite { writer, readers })
+    }
+
+    /// A connection to read with.
+    pub async fn read(&self) -> Result<Connection, DatabaseError> {
+        within(async {
+            match self {
+                Self::Postgres(pool) => pool.acquire().await.map(Connection::Postgres),
+                Self::Sqlite { readers, .. } => readers.acquire().await.map(Connection::Sqlite),
+            }
+        })
+        .await
+    }
+
+    /// A transaction to write in.
+    pub async fn begin(&self) -> Result<Transaction, DatabaseError> {
+        within(async {
+            match self {
+                Self::Postgres(pool) => pool.begin().await.map(Transaction::Postgres),
+                Self::Sqlite { writer, .. } => writer.begin_with("BEGIN IMMEDIATE").await.map(Transaction::Sqlite),
+            }
+        })
+        .await
+    }
+
+    /// Closes all connections, after the calls that run.
+    pub async fn close(&self) {
+        match self {
+            Self::Postgres(pool) => pool.close().await,
+            Self::Sqlite { writer, readers } => {
+                readers.close().await;
+                writer.close().await;
+            }
+        }
+    }
+}

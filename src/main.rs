@@ -1,0 +1,2 @@
+//! streamgate
+fn main() {}

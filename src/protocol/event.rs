@@ -1,0 +1,241 @@
+//! Session events: what is journalled, numbered and shown.
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::FrameText;
+use crate::domain::{AskId, Audience, ContainerId, Seq, SessionId, TaskId, Timestamp, Usage};
+
+/// What a journal frame holds in the place of the public address of a workspace file, up to the
+/// closing byte `\u{1}` in its JSON escape. No client text can hold it: U+0001 never survives
+/// [`Event::encode`] unescaped, and agents' own U+0001 are removed from polished text.
+pub const LINK_OPEN: &str = "streamgate-file:\u{1}";
+/// What ends a link placeholder.
+pub const LINK_CLOSE: &str = "\u{1}";
+
+/// One choice of a question.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, serde::Deserialize)]
+pub struct QuestionOption {
+    /// What the button says.
+    pub label: String,
+    /// What the choice means.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+}
+
+/// One question of an `AskUserQuestion`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, serde::Deserialize)]
+pub struct Question {
+    /// The question's words; also its key in a structured answer.
+    pub question: String,
+    /// A word or two above it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub header: Option<String>,
+    /// The choices; none for a free answer.
+    #[serde(default)]
+    pub options: Vec<QuestionOption>,
+    /// Whether several may be chosen.
+    #[serde(default, rename = "multiSelect", skip_serializing_if = "std::ops::Not::not")]
+    pub multi_select: bool,
+}
+
+/// Something that happened in a session. Fields are as on the wire; `type`, `seq`, `ts`,
+/// `session_id` and `task_id` are added by [`Event::encode`].
+#[derive(Clone, Debug, Serialize)]
+#[serde(untagged)]
+pub enum Event {
+    /// **[x]** A prompt was accepted.
+    UserMessage {
+        /// The prompt.
+        text: String,
+    },
+    /// **[x]** A task waits; 0 = next.
+    TaskQueued {
+        /// How many tasks of the session go first.
+        position: usize,
+    },
+    /// **[x]** A task's turn begins.
+    TaskStarted {
+        /// Where.
+        container_id: ContainerId,
+        /// What the container is called.
+        container_name: String,
+    },
+    /// A chunk of the model's text.
+    Token {
+        /// The chunk.
+        text: String,
+        /// Whether it was cut at the event limit.
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        truncated: bool,
+    },
+    /// The agent called a tool.
+    ToolUse {
+        /// The tool's name.
+        tool: String,
+        /// Its arguments.
+        input: Box<RawValue>,
+        /// What its result will carry too.
+        tool_use_id: String,
+        /// Whether the input was cut at the event limit: it is then `{"truncated": "<its beginning>"}`.
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        truncated: bool,
+    },
+    /// A tool's result.
+    ToolResult {
+        /// The tool's name.
+        tool: String,
+        /// What it put out.
+        output: String,
+        /// Which use it answers.
+        tool_use_id: String,
+        /// Whether the tool failed.
+        is_error: bool,
+        /// Whether the output was cut at the event limit.
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        truncated: bool,
+    },
+    /// The agent asks the user.
+    AskUser {
+        /// Names the question in `task.answer`.
+        ask_id: AskId,
+        /// The questions.
+        questions: Vec<Question>,
+    },
+    /// **[x]** A question was answered.
+    Answered {
+        /// Which.
+        ask_id: AskId,
+        /// With what: text, or an object question → answer.
+        answer: Box<RawValue>,
+    },
+    /// **admins** The system prompt of this turn.
+    SystemPrompt {
+        /// The whole prompt.
+        prompt: String,
+    },
+    /// The orchestrator continues an agent that stopped at its turn limit.
+    TurnContinuing {
+        /// 1 for the first continuation.
+        continuation: u32,
+        /// After which no more follow.
+        max_continuations: u32,
+    },
+    /// The end of a turn.
+    TurnDone {
+        /// All the text of the turn, polished, links as placeholders.
+        result_text: String,
+        /// Whether the text was cut at the event limit.
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        truncated: bool,
+        /// Summed over continuations.
+        #[serde(flatten)]
+        usage: Usage,
+        /// Whether the agent told the cost.
+        cost_known: bool,
+        /// Model calls of this turn.
+        num_turns: u32,
+        /// From start to end, questions included, in milliseconds.
+        duration_ms: u64,
+        /// `end_turn`, `max_turns` or `cancelled`.
+        stop_reason: &'static str,
+    },
+    /// A task ended as `completed` or `cancelled`.
+    TaskDone {
+        /// How.
+        status: &'static str,
+    },
+    /// A task ended by an error.
+    TaskFailed {
+        /// The cause, in words.
+        error: String,
+        /// Whether the same prompt may succeed later.
+        retryable: bool,
+        /// Summed until then.
+        #[serde(flatten)]
+        usage: Usage,
+    },
+    /// **[x]** The session ended.
+    SessionClosed {
+        /// Why: `ended`, `batch_done`, `no_container`.
+        reason: &'static str,
+    },
+}
+
+impl Event {
+    /// The `type` on the wire.
+    pub const fn wire_type(&self) -> &'static str {
+        match self {
+            Self::UserMessage { .. } => "user.message",
+            Self::TaskQueued { .. } => "task:queued",
+            Self::TaskStarted { .. } => "task:started",
+            Self::Token { .. } => "task:token",
+            Self::ToolUse { .. } => "task:tool_use",
+            Self::ToolResult { .. } => "task:tool_result",
+            Self::AskUser { .. } => "task:ask_user",
+            Self::Answered { .. } => "task:answered",
+            Self::SystemPrompt { .. } => "task:system_prompt",
+            Self::TurnContinuing { .. } => "turn.continuing",
+            Self::TurnDone { .. } => "turn.done",
+            Self::TaskDone { .. } => "task:done",
+            Self::TaskFailed { .. } => "task:failed",
+            Self::SessionClosed { .. } => "session.closed",
+        }
+    }
+
+    /// Who may see it.
+    pub const fn audience(&self) -> Audience {
+        match self {
+            Self::UserMessage { .. }
+            | Self::TaskQueued { .. }
+            | Self::TaskStarted { .. }
+            | Self::Answered { .. }
+            | Self::SessionClosed { .. } => Audience::Extended,
+            Self::SystemPrompt { .. } => Audience::Privileged,
+            Self::Token { .. }
+            | Self::ToolUse { .. }
+            | Self::ToolResult { .. }
+            | Self::AskUser { .. }
+            | Self::TurnContinuing { .. }
+            | Self::TurnDone { .. }
+            | Self::TaskDone { .. }
+            | Self::TaskFailed { .. } => Audience::Document,
+        }
+    }
+
+    /// Encodes the frame, once and for everybody.
+    pub fn encode(&self, seq: Seq, ts: Timestamp, session: SessionId, task: Option<TaskId>) -> StoredEvent {
+        #[derive(Serialize)]
+        struct Envelope<'a> {
+            r#type: &'static str,
+            seq: Seq,
+            ts: Timestamp,
+            session_id: SessionId,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            task_id: Option<TaskId>,
+            #[serde(flatten)]
+            event: &'a Event,
+        }
+        let envelope = Envelope { r#type: self.wire_type(), seq, ts, session_id: session, task_id: task, event: self };
+        #[expect(clippy::expect_used, reason = "these types have string keys only and can't fail to encode")]
+        let frame = serde_json::to_string(&envelope).expect("an event encodes");
+        let has_links = match self {
+            Self::TurnDone { result_text, .. } => result_text.contains(LINK_OPEN),
+            _ => false,
+        };
+        StoredEvent { seq, audience: self.audience(), has_links, frame: FrameText::from(frame) }
+    }
+}
+
+/// An event as the journal keeps it and as every viewer shares it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredEvent {
+    /// Its place in the session.
+    pub seq: Seq,
+    /// Who may see it.
+    pub audience: Audience,
+    /// Whether the frame holds link placeholders to be filled in on delivery.
+    pub has_links: bool,
+    /// The whole frame as it goes over the wire.
+    pub frame: FrameText,
+}

@@ -8,5 +8,8 @@ pub mod auth;
 pub mod config;
 pub mod database;
 pub mod domain;
+pub mod hub;
+pub mod journal;
 pub mod protocol;
 pub mod runtime;
+pub mod store;

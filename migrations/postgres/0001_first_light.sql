@@ -48,6 +48,7 @@ CREATE TABLE tasks (
     priority       BIGINT NOT NULL,
     prompt         TEXT NOT NULL,
     options        TEXT NOT NULL,
+    prompt_seq     BIGINT NOT NULL,
     result_text    TEXT,
     stop_reason    TEXT,
     error          TEXT,

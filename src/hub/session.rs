@@ -1,0 +1,96 @@
+//! The writing end of one session: numbers events, encodes them once, hands them to the journal.
+
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+use crate::domain::{Clock, Epoch, Seq, SessionId, TaskId, Timestamp};
+use crate::journal::{Append, AppendError, Effect, Journal, JournalClosed, Tail};
+use crate::protocol::Event;
+
+/// A session that this gateway writes. Owned by one task.
+pub struct Session {
+    id: SessionId,
+    epoch: Epoch,
+    /// The last event handed to the journal, committed or not.
+    head: Seq,
+    tail: Arc<Tail>,
+    journal: Journal,
+    clock: Arc<Clock>,
+    fenced: CancellationToken,
+}
+
+/// Tells when what was published has committed.
+#[derive(Debug)]
+pub struct Receipt(oneshot::Receiver<Result<(), AppendError>>);
+
+impl Receipt {
+    /// Waits for the commit. While the database is away this waits too: what was accepted is never
+    /// abandoned.
+    pub async fn committed(self) -> Result<(), AppendError> {
+        // The writer drops a sender only when the process ends.
+        self.0.await.unwrap_or(Err(AppendError::Fenced))
+    }
+}
+
+impl Session {
+    pub(super) fn new(
+        id: SessionId,
+        epoch: Epoch,
+        head: Seq,
+        tail: Arc<Tail>,
+        journal: Journal,
+        clock: Arc<Clock>,
+    ) -> Self {
+        Self { id, epoch, head, tail, journal, clock, fenced: CancellationToken::new() }
+    }
+
+    /// Which session.
+    pub fn id(&self) -> SessionId {
+        self.id
+    }
+
+    /// The last event that was numbered.
+    pub fn head(&self) -> Seq {
+        self.head
+    }
+
+    /// Cancelled when the journal refused one of this session's appends: somebody else owns it now, and
+    /// nothing more of this writer will commit.
+    pub fn fenced(&self) -> &CancellationToken {
+        &self.fenced
+    }
+
+    /// Publishes what happened, with the changes that go with it, as one. Durable first, visible
+    /// second: viewers see only what a replay would show. Waits while the journal's queue is full, so
+    /// that agents slow down. Cancel safe: the place in the queue is taken before anything is numbered.
+    pub async fn publish(
+        &mut self,
+        task: Option<TaskId>,
+        events: &[Event],
+        effects: Vec<Effect>,
+    ) -> Result<Receipt, JournalClosed> {
+        let place = self.journal.reserve().await?;
+        let at: Timestamp = self.clock.now();
+        let after = self.head;
+        let mut frames = Vec::with_capacity(events.len());
+        for event in events {
+            self.head = self.head.next();
+            frames.push(event.encode(self.head, at, self.id, task));
+        }
+        let (done, receipt) = oneshot::channel();
+        place.append(Append {
+            session: self.id,
+            epoch: self.epoch,
+            at,
+            after,
+            frames,
+            effects,
+            tail: Arc::clone(&self.tail),
+            fenced: self.fenced.clone(),
+            done,
+        });
+        Ok(Receipt(receipt))
+    }
+}

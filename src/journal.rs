@@ -1,0 +1,282 @@
+//! What sessions do, durable: the group-commit writer and the reader.
+//!
+//! The writer is the only writer of sessions, tasks, questions and events. Used by `hub`, which numbers
+//! events and follows them. Look-ups for people's eyes are in `store`.
+//!
+//! Durable first, visible second: an event is put into its session's [`Tail`] after its commit, never
+//! before (G1).
+
+mod effect;
+mod group;
+mod tail;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+pub use effect::{Effect, IdempotencyKey, NewSession, NewTask, TaskEnd};
+pub use tail::{Tail, TailRead};
+
+use crate::database::{Database, DatabaseError, fetch_all};
+use crate::domain::{Audience, Epoch, Seq, SessionId, Timestamp};
+use crate::protocol::{FrameText, StoredEvent};
+
+/// How many appends may wait for the writer. Full: sessions wait, so their agents slow down.
+const INBOX: usize = 4_096;
+/// How many appends one transaction takes at most.
+const GROUP: usize = 1_024;
+/// How long the writer waits for company when commits follow each other closely (measured: 0.8 ms
+/// added at the median, a quarter of the database's work).
+const LINGER: Duration = Duration::from_millis(1);
+/// How long between two tries while the database is away.
+const RETRY: [Duration; 5] = [
+    Duration::from_millis(50),
+    Duration::from_millis(200),
+    Duration::from_millis(500),
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+];
+
+/// What happened in one session, to be committed as one.
+#[derive(Debug)]
+pub struct Append {
+    /// Which session.
+    pub session: SessionId,
+    /// The writer's claim; an older one than the database's commits nothing.
+    pub epoch: Epoch,
+    /// The moment, for the rows.
+    pub at: Timestamp,
+    /// The session's last event so far.
+    pub after: Seq,
+    /// Events, numbered without gaps from the one after that. May be none.
+    pub frames: Vec<StoredEvent>,
+    /// What changes with them. Each can be repeated harmlessly.
+    pub effects: Vec<Effect>,
+    /// Where the events are shown once committed.
+    pub tail: Arc<Tail>,
+    /// Cancelled when this or an earlier append of the session failed: the live session is to be dropped.
+    pub fenced: CancellationToken,
+    /// Told how it went.
+    pub done: oneshot::Sender<Result<(), AppendError>>,
+}
+
+/// Why an append did not happen. It had no effect, and the live session must be dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AppendError {
+    /// Another claim of the session is newer, or its numbers are not what this writer thought.
+    #[error("another gateway owns the session now")]
+    Fenced,
+    /// An effect did not apply: the rows are not what this writer thought.
+    #[error("the session's rows changed under its writer")]
+    Rejected,
+}
+
+/// The journal's clonable address.
+#[derive(Clone)]
+pub struct Journal {
+    inbox: mpsc::Sender<Append>,
+    database: Database,
+    available: Arc<AtomicBool>,
+}
+
+/// A place in the writer's queue, taken before the event is numbered.
+pub struct Place<'a>(mpsc::Permit<'a, Append>);
+
+impl Place<'_> {
+    /// Hands the append to the writer. What was accepted is never abandoned.
+    pub fn append(self, append: Append) {
+        self.0.send(append);
+    }
+}
+
+/// The writer has ended: the gateway is shutting down.
+#[derive(Debug, thiserror::Error)]
+#[error("the journal is closed")]
+pub struct JournalClosed;
+
+impl Journal {
+    /// A journal over `database`, and its writer, which ends when all handles are gone.
+    pub fn open(database: Database) -> (Self, impl Future<Output = ()> + Send + 'static) {
+        let (inbox, appends) = mpsc::channel(INBOX);
+        let available = Arc::new(AtomicBool::new(true));
+        let writer = Writer { database: database.clone(), appends, available: Arc::clone(&available) };
+        (Self { inbox, database, available }, writer.run())
+    }
+
+    /// Takes a place in the writer's queue; waits while it is full. Cancel safe.
+    pub async fn reserve(&self) -> Result<Place<'_>, JournalClosed> {
+        self.inbox.reserve().await.map(Place).map_err(|_| JournalClosed)
+    }
+
+    /// Whether the last commit went well. While it is false, nothing new is to be accepted.
+    pub fn is_available(&self) -> bool {
+        self.available.load(Ordering::Relaxed)
+    }
+
+    /// The events that follow `after`, in order: at most `most`, and at most about a quarter of a
+    /// mebibyte unless the first alone is larger. Empty at the head.
+    pub async fn read_after(
+        &self,
+        session: SessionId,
+        after: Seq,
+        most: u32,
+    ) -> Result<Vec<StoredEvent>, DatabaseError> {
+        const PAGE_BYTES: i64 = 256 << 10;
+        // The sum runs over sizes only, so a page never loads more frames than it returns.
+        const PAGE: &str = "SELECT seq, audience, has_links, frame FROM (
+                SELECT seq, audience, has_links, frame,
+                       SUM(octet_length(frame)) OVER (ORDER BY seq) - octet_length(frame) AS bytes_before
+                FROM events WHERE session_id = $1 AND seq > $2 ORDER BY seq LIMIT $3
+            ) AS page WHERE bytes_before < $4 ORDER BY seq";
+        let mut connection = self.database.read().await?;
+        let rows = fetch_all!(
+            connection.on(),
+            (i64, i16, bool, String),
+            PAGE,
+            session.to_string(),
+            after.to_db(),
+            i64::from(most),
+            PAGE_BYTES
+        )?;
+        rows.into_iter()
+            .map(|(seq, audience, has_links, frame)| {
+                Ok(StoredEvent {
+                    seq: Seq::from_db(seq),
+                    audience: audience_from_db(audience)?,
+                    has_links,
+                    frame: FrameText::from(frame),
+                })
+            })
+            .collect()
+    }
+}
+
+/// How the events table spells an audience.
+fn audience_to_db(audience: Audience) -> i16 {
+    match audience {
+        Audience::Document => 0,
+        Audience::Extended => 1,
+        Audience::Privileged => 2,
+    }
+}
+
+fn audience_from_db(value: i16) -> Result<Audience, DatabaseError> {
+    match value {
+        0 => Ok(Audience::Document),
+        1 => Ok(Audience::Extended),
+        2 => Ok(Audience::Privileged),
+        _ => Err(DatabaseError::Corrupt("event audience")),
+    }
+}
+
+/// The one writer: takes all that wait, commits them in one transaction, shows them, and again.
+struct Writer {
+    database: Database,
+    appends: mpsc::Receiver<Append>,
+    available: Arc<AtomicBool>,
+}
+
+impl Writer {
+    async fn run(mut self) {
+        let mut waiting = Vec::with_capacity(GROUP);
+        let mut last_commit = Instant::now();
+        while self.appends.recv_many(&mut waiting, GROUP).await > 0 {
+            if last_commit.elapsed() < LINGER {
+                tokio::time::sleep_until(last_commit + LINGER).await;
+                while waiting.len() < GROUP
+                    && let Ok(append) = self.appends.try_recv()
+                {
+                    waiting.push(append);
+                }
+            }
+            self.settle(waiting.drain(..).collect()).await;
+            last_commit = Instant::now();
+        }
+    }
+
+    /// Brings every append to its end: committed and shown, or failed. Returns only then.
+    async fn settle(&self, mut group: Vec<Append>) {
+        let mut tries = 0;
+        while !group.is_empty() {
+            match group::commit(&self.database, &group).await {
+                Ok(()) => {
+                    self.note_available(true);
+                    group.drain(..).for_each(show);
+                }
+                Err(group::Refusal::Session { session, error }) => {
+                    warn!(%session, %error, "An append of session `{session}` was refused: {error}");
+                    group = fail_session(group, session, error);
+                }
+                Err(group::Refusal::AlreadyCommitted { session }) => {
+                    info!(%session, "A commit whose reply was lost had happened: session `{session}`");
+                    group = show_session(group, session);
+                }
+                Err(group::Refusal::Statement(error)) if group.len() > 1 => {
+                    warn!(%error, "A group of {} appends was refused; each is tried alone", group.len());
+                    for alone in split_by_session(group) {
+                        Box::pin(self.settle(alone)).await;
+                    }
+                    return;
+                }
+                Err(group::Refusal::Statement(error)) => {
+                    error!(%error, "The database refused an append for good");
+                    let session = group[0].session;
+                    group = fail_session(group, session, AppendError::Rejected);
+                }
+                Err(group::Refusal::Unavailable(error)) => {
+                    self.note_available(false);
+                    if tries == 0 {
+                        error!(%error, "The journal can't commit; {} appends wait and are tried again", group.len());
+                    }
+                    tokio::time::sleep(RETRY[tries.min(RETRY.len() - 1)]).await;
+                    tries += 1;
+                }
+            }
+        }
+    }
+
+    fn note_available(&self, available: bool) {
+        if self.available.swap(available, Ordering::Relaxed) != available && available {
+            info!("The journal commits again");
+        }
+    }
+}
+
+fn show(append: Append) {
+    append.tail.show(append.frames);
+    let _ = append.done.send(Ok(())); // Nobody may be waiting for it.
+}
+
+fn show_session(group: Vec<Append>, session: SessionId) -> Vec<Append> {
+    let (settled, rest): (Vec<_>, Vec<_>) = group.into_iter().partition(|append| append.session == session);
+    settled.into_iter().for_each(show);
+    rest
+}
+
+fn fail_session(group: Vec<Append>, session: SessionId, error: AppendError) -> Vec<Append> {
+    let (failed, rest): (Vec<_>, Vec<_>) = group.into_iter().partition(|append| append.session == session);
+    for append in failed {
+        append.fenced.cancel();
+        let _ = append.done.send(Err(error)); // Nobody may be waiting for it.
+    }
+    rest
+}
+
+/// One group per session if there are several sessions, else one per append; order within a session is kept.
+fn split_by_session(group: Vec<Append>) -> VecDeque<Vec<Append>> {
+    let mut groups: VecDeque<Vec<Append>> = VecDeque::new();
+    let one_session = group.iter().all(|append| append.session == group[0].session);
+    for append in group {
+        match groups.iter_mut().find(|group| !one_session && group[0].session == append.session) {
+            Some(group) => group.push(append),
+            None => groups.push_back(vec![append]),
+        }
+    }
+    groups
+}

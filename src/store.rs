@@ -1,0 +1,296 @@
+//! Look-ups of sessions, tasks and questions; claims and leases; the gateway's own settings.
+//!
+//! Used by `hub`, `orchestrator` and `http`. Changes to sessions and tasks go through `journal`; what
+//! is written here is only who owns a session, and its erasure.
+
+mod rows;
+
+pub use rows::{QuestionRecord, SessionRecord, TaskRecord};
+use rows::{QuestionRow, SessionRow, TaskRow};
+
+use crate::database::{Database, DatabaseError, execute, fetch_all, fetch_optional};
+use crate::domain::{AskId, Epoch, Seq, SessionId, SessionStatus, TaskId, TaskState, Timestamp, UserId};
+
+/// The look-ups' clonable address.
+#[derive(Clone)]
+pub struct Store {
+    database: Database,
+}
+
+/// What a repeat of a submit finds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyRecord {
+    /// SHA-256 of what was asked, in hex.
+    pub body_hash: String,
+    /// The first answer's session.
+    pub session: SessionId,
+    /// The first answer's task.
+    pub task: TaskId,
+}
+
+/// Which sessions a list shows.
+#[derive(Clone, Debug, Default)]
+pub struct SessionFilter {
+    /// Of this user; everybody's if absent.
+    pub user: Option<UserId>,
+    /// Only what comes after this one, newest first.
+    pub before: Option<SessionId>,
+}
+
+/// Which tasks a list shows.
+#[derive(Clone, Debug, Default)]
+pub struct TaskFilter {
+    /// Of this user; everybody's if absent.
+    pub user: Option<UserId>,
+    /// Of this session.
+    pub session: Option<SessionId>,
+    /// In this state.
+    pub state: Option<TaskState>,
+    /// Only what comes after this one, newest first.
+    pub before: Option<TaskId>,
+}
+
+const SESSION: &str = "SELECT id, user_id, profile_id, mode, title, status, container_id, last_seq, input_tokens, \
+                       output_tokens, cost_usd, created_at, updated_at FROM sessions WHERE id = $1";
+
+impl Store {
+    /// Look-ups in `database`.
+    pub fn new(database: Database) -> Self {
+        Self { database }
+    }
+
+    /// A session.
+    pub async fn session(&self, id: SessionId) -> Result<Option<SessionRecord>, DatabaseError> {
+        let mut connection = self.database.read().await?;
+        fetch_optional!(connection.on(), SessionRow, SESSION, id.to_string())?.map(SessionRow::read).transpose()
+    }
+
+    /// A session's last event; `None` when there is no such session.
+    pub async fn last_seq(&self, id: SessionId) -> Result<Option<Seq>, DatabaseError> {
+        let mut connection = self.database.read().await?;
+        let row =
+            fetch_optional!(connection.on(), (i64,), "SELECT last_seq FROM sessions WHERE id = $1", id.to_string())?;
+        Ok(row.map(|(seq,)| Seq::from_db(seq)))
+    }
+
+    /// Sessions, newest first.
+    pub async fn sessions(&self, filter: &SessionFilter, limit: u32) -> Result<Vec<SessionRecord>, DatabaseError> {
+        let mut connection = self.database.read().await?;
+        let rows = fetch_all!(
+            connection.on(),
+            SessionRow,
+            "SELECT id, user_id, profile_id, mode, title, status, container_id, last_seq, input_tokens,
+                    output_tokens, cost_usd, created_at, updated_at
+             FROM sessions WHERE ($1 IS NULL OR user_id = $1) AND ($2 IS NULL OR id < $2)
+             ORDER BY id DESC LIMIT $3",
+            filter.user.as_ref().map(|user| user.0.clone()),
+            filter.before.map(|id| id.to_string()),
+            i64::from(limit)
+        )?;
+        rows.into_iter().map(SessionRow::read).collect()
+    }
+
+    /// A task.
+    pub async fn task(&self, id: TaskId) -> Result<Option<TaskRecord>, DatabaseError> {
+        let mut connection = self.database.read().await?;
+        fetch_optional!(
+            connection.on(),
+            TaskRow,
+            "SELECT id, session_id, user_id, state, mode, priority, prompt, options, prompt_seq, result_text, stop_reason,
+                    error, retryable, input_tokens, output_tokens, cost_usd, created_at, started_at, ended_at
+             FROM tasks WHERE id = $1",
+            id.to_string()
+        )?
+        .map(TaskRow::read)
+        .transpose()
+    }
+
+    /// Tasks, newest first.
+    pub async fn tasks(&self, filter: &TaskFilter, limit: u32) -> Result<Vec<TaskRecord>, DatabaseError> {
+        let mut connection = self.database.read().await?;
+        let rows = fetch_all!(
+            connection.on(),
+            TaskRow,
+            "SELECT id, session_id, user_id, state, mode, priority, prompt, options, prompt_seq, result_text, stop_reason,
+                    error, retryable, input_tokens, output_tokens, cost_usd, created_at, started_at, ended_at
+             FROM tasks WHERE ($1 IS NULL OR user_id = $1) AND ($2 IS NULL OR session_id = $2)
+                          AND ($3 IS NULL OR state = $3) AND ($4 IS NULL OR id < $4)
+             ORDER BY id DESC LIMIT $5",
+            filter.user.as_ref().map(|user| user.0.clone()),
+            filter.session.map(|id| id.to_string()),
+            filter.state.map(TaskState::as_str),
+            filter.before.map(|id| id.to_string()),
+            i64::from(limit)
+        )?;
+        rows.into_iter().map(TaskRow::read).collect()
+    }
+
+    /// A session's tasks that have not ended: the one at work first, then those that wait, next first.
+    pub async fn open_tasks(&self, session: SessionId) -> Result<Vec<TaskRecord>, DatabaseError> {
+        let mut connection = self.database.read().await?;
+        let rows = fetch_all!(
+            connection.on(),
+            TaskRow,
+            "SELECT id, session_id, user_id, state, mode, priority, prompt, options, prompt_seq, result_text, stop_reason,
+                    error, retryable, input_tokens, output_tokens, cost_usd, created_at, started_at, ended_at
+             FROM tasks
+             WHERE session_id = $1 AND state IN ('queued', 'starting', 'running', 'awaiting_answer')
+             ORDER BY CASE state WHEN 'queued' THEN 1 ELSE 0 END, priority, id",
+            session.to_string()
+        )?;
+        rows.into_iter().map(TaskRow::read).collect()
+    }
+
+    /// A task's questions, oldest first.
+    pub async fn questions(&self, task: TaskId) -> Result<Vec<QuestionRecord>, DatabaseError> {
+        let mut connection = self.database.read().await?;
+        let rows = fetch_all!(
+            connection.on(),
+            QuestionRow,
+            "SELECT id, task_id, questions, answer FROM questions WHERE task_id = $1 ORDER BY id",
+            task.to_string()
+        )?;
+        rows.into_iter().map(QuestionRow::read).collect()
+    }
+
+    /// A question, by its own id.
+    pub async fn question(&self, id: AskId) -> Result<Option<QuestionRecord>, DatabaseError> {
+        let mut connection = self.database.read().await?;
+        fetch_optional!(
+            connection.on(),
+            QuestionRow,
+            "SELECT id, task_id, questions, answer FROM questions WHERE id = $1",
+            id.to_string()
+        )?
+        .map(QuestionRow::read)
+        .transpose()
+    }
+
+    /// What was submitted under a key within the last 24 hours.
+    pub async fn key(&self, user: &UserId, key: &str, now: Timestamp) -> Result<Option<KeyRecord>, DatabaseError> {
+        let mut connection = self.database.read().await?;
+        let row = fetch_optional!(
+            connection.on(),
+            (String, String, String),
+            "SELECT body_hash, session_id, task_id FROM idempotency_keys
+             WHERE user_id = $1 AND key = $2 AND created_at > $3",
+            &user.0,
+            key,
+            now.0 - 24 * 60 * 60 * 1_000
+        )?;
+        row.map(|(body_hash, session, task)| {
+            Ok(KeyRecord {
+                body_hash,
+                session: SessionId::parse(&session).ok_or(DatabaseError::Corrupt("session id"))?,
+                task: TaskId::parse(&task).ok_or(DatabaseError::Corrupt("task id"))?,
+            })
+        })
+        .transpose()
+    }
+
+    /// The sessions that `node` owned and that have work: to be taken up at start.
+    pub async fn sessions_with_work(&self, node: &str) -> Result<Vec<SessionId>, DatabaseError> {
+        let mut connection = self.database.read().await?;
+        let rows = fetch_all!(
+            connection.on(),
+            (String,),
+            "SELECT DISTINCT sessions.id FROM sessions JOIN tasks ON tasks.session_id = sessions.id
+             WHERE sessions.owner_node = $1
+               AND tasks.state IN ('queued', 'starting', 'running', 'awaiting_answer')
+             ORDER BY sessions.id",
+            node
+        )?;
+        rows.iter().map(|(id,)| SessionId::parse(id).ok_or(DatabaseError::Corrupt("session id"))).collect()
+    }
+
+    /// Makes a session `node`'s, with a new epoch that fences all earlier writers, and returns it as it
+    /// is from then on. `None`: there is no such session, or another node's lease has not run out.
+    pub async fn claim(
+        &self,
+        id: SessionId,
+        node: &str,
+        now: Timestamp,
+        lease_until: Timestamp,
+    ) -> Result<Option<(SessionRecord, Epoch)>, DatabaseError> {
+        let mut transaction = self.database.begin().await?;
+        let rows = execute!(
+            transaction.on(),
+            "UPDATE sessions SET owner_node = $2, epoch = epoch + 1, lease_until = $4
+             WHERE id = $1 AND (owner_node = $2 OR lease_until <= $3)",
+            id.to_string(),
+            node,
+            now.0,
+            lease_until.0
+        )?;
+        if rows == 0 {
+            return Ok(None);
+        }
+        let row = fetch_optional!(transaction.on(), SessionRow, SESSION, id.to_string())?;
+        let epoch =
+            fetch_optional!(transaction.on(), (i64,), "SELECT epoch FROM sessions WHERE id = $1", id.to_string())?;
+        transaction.commit().await?;
+        let Some((row, (epoch,))) = row.zip(epoch) else { return Ok(None) };
+        Ok(Some((row.read()?, Epoch(epoch))))
+    }
+
+    /// Prolongs the leases of `node` that have not been given up.
+    pub async fn renew_leases(&self, node: &str, lease_until: Timestamp) -> Result<(), DatabaseError> {
+        let mut transaction = self.database.begin().await?;
+        execute!(
+            transaction.on(),
+            "UPDATE sessions SET lease_until = $2 WHERE owner_node = $1 AND lease_until > 0",
+            node,
+            lease_until.0
+        )?;
+        transaction.commit().await
+    }
+
+    /// Gives a session up, so that any gateway may take it, unless it has been claimed anew.
+    pub async fn release(&self, id: SessionId, node: &str, epoch: Epoch) -> Result<(), DatabaseError> {
+        let mut transaction = self.database.begin().await?;
+        execute!(
+            transaction.on(),
+            "UPDATE sessions SET lease_until = 0 WHERE id = $1 AND owner_node = $2 AND epoch = $3",
+            id.to_string(),
+            node,
+            epoch.0
+        )?;
+        transaction.commit().await
+    }
+
+    /// Erases a closed session with its events, tasks and questions. `false`: it is not closed, or gone.
+    pub async fn erase(&self, id: SessionId) -> Result<bool, DatabaseError> {
+        let mut transaction = self.database.begin().await?;
+        let rows = execute!(
+            transaction.on(),
+            "DELETE FROM sessions WHERE id = $1 AND status = $2",
+            id.to_string(),
+            SessionStatus::Closed.as_str()
+        )?;
+        transaction.commit().await?;
+        Ok(rows == 1)
+    }
+
+    /// A setting of the gateway's own, made of `default` when there is none. Race free: all gateways on
+    /// one database get the same.
+    pub async fn setting(&self, name: &str, default: &str) -> Result<String, DatabaseError> {
+        let mut transaction = self.database.begin().await?;
+        execute!(
+            transaction.on(),
+            "INSERT INTO settings (name, value) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING",
+            name,
+            default
+        )?;
+        transaction.commit().await?;
+        let mut connection = self.database.read().await?;
+        let row = fetch_optional!(connection.on(), (String,), "SELECT value FROM settings WHERE name = $1", name)?;
+        row.map(|(value,)| value).ok_or(DatabaseError::Corrupt("setting"))
+    }
+
+    /// Whether the database answers.
+    pub async fn ping(&self) -> Result<(), DatabaseError> {
+        let mut connection = self.database.read().await?;
+        fetch_optional!(connection.on(), (i32,), "SELECT 1")?;
+        Ok(())
+    }
+}

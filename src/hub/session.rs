@@ -51,6 +51,11 @@ impl Session {
         self.id
     }
 
+    /// This writer's claim.
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
     /// The last event that was numbered.
     pub fn head(&self) -> Seq {
         self.head

@@ -1,0 +1,127 @@
+//! One socket from upgrade to close.
+//!
+//! Used by `http::stream`, which upgrades and authenticates. Reader and writer are futures of one task,
+//! so they end together: `read` turns frames into requests and requests into replies, `attach` follows
+//! sessions, `write` puts everything on the wire, all that waits in one flush.
+
+mod attach;
+mod counted;
+mod flood;
+mod limit;
+mod read;
+mod write;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use axum::extract::ws::{CloseFrame, Message, WebSocket};
+use futures_util::{SinkExt, StreamExt};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info};
+
+pub use attach::{Attachment, Viewer};
+pub use counted::{CountedListener, Peer};
+pub use limit::{Connections, Permit, TooMany};
+pub use read::Outgoing;
+
+use crate::auth::signed_link::LinkSigner;
+use crate::auth::{Authenticator, Credential, Principal};
+use crate::config::LimitsConfig;
+use crate::orchestrator::Orchestrator;
+use crate::protocol::{CloseCode, ErrorFrame, ServerFrame};
+
+/// How many frames and requests may wait for the writer. Full: the reader waits, and so its client.
+const OUTGOING: usize = 64;
+/// How long a close may take, what waits before it and the peer's own close included.
+const CLOSE_GRACE: Duration = Duration::from_secs(2);
+
+/// What every connection needs. Built once, by `app`.
+pub struct Shared {
+    /// Does the work.
+    pub orchestrator: Orchestrator,
+    /// Checks credentials, again and again.
+    pub authenticator: Authenticator,
+    /// Signs links to files.
+    pub links: LinkSigner,
+    /// How much of everything.
+    pub limits: LimitsConfig,
+    /// Who is connected.
+    pub connections: Connections,
+    /// Cancelled when all sockets are to be closed with 1012.
+    pub closing: CancellationToken,
+}
+
+/// Who is at the other end.
+pub struct Client {
+    /// Who.
+    pub principal: Principal,
+    /// What they showed; it is checked again while they are connected.
+    pub credential: Credential,
+    /// Whether they also get the **[x]** events.
+    pub extended: bool,
+    /// Their place among the connections.
+    pub permit: Permit,
+    /// Bytes that the socket has taken.
+    pub written: Arc<AtomicU64>,
+}
+
+/// How a connection ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// We close, for this reason.
+    Close(CloseCode),
+    /// The peer closed or is gone.
+    Gone,
+}
+
+/// Serves a client until either side ends it.
+pub async fn serve(shared: Arc<Shared>, socket: WebSocket, client: Client) {
+    let (mut sink, mut stream) = socket.split();
+    let (outbox, queue) = mpsc::channel(OUTGOING);
+    let user = client.principal.user.clone();
+    debug!(%user, extended = client.extended, "A client of `{user}` is connected");
+
+    let viewer = Viewer { extended: client.extended, is_admin: client.principal.is_admin };
+    let mut writer = write::Writer::new(Arc::clone(&shared), viewer, Arc::clone(&client.written), queue);
+    let mut reader = read::Reader::new(Arc::clone(&shared), client, outbox);
+    let end = tokio::select! {
+        end = reader.run(&mut stream) => end,
+        end = writer.run(&mut sink) => end,
+    };
+    if let End::Close(code) = end {
+        info!(%user, code = code.code(), "A connection of `{user}` is closed: {}", code.word());
+        // The peer may be gone, or slow: both are answered by the deadline.
+        let _ = timeout(CLOSE_GRACE, async {
+            writer.finish(&mut sink).await;
+            let _ = sink.send(close_message(code)).await;
+            while let Some(Ok(_)) = stream.next().await {}
+        })
+        .await;
+    } else {
+        let _ = timeout(CLOSE_GRACE, sink.close()).await;
+    }
+}
+
+/// Tells a client that may not come in why, and closes.
+pub async fn refuse(mut socket: WebSocket, error: ErrorFrame, code: CloseCode) {
+    let _ = timeout(CLOSE_GRACE, async {
+        let _ = socket.send(Message::Text(ServerFrame::Error(error).encode())).await;
+        let _ = socket.send(close_message(code)).await;
+        while let Some(Ok(_)) = socket.next().await {}
+    })
+    .await;
+}
+
+fn close_message(code: CloseCode) -> Message {
+    // Half of it is jitter, so that a thousand clients don't come back in the same moment.
+    let wait = code.retry_after_ms().map(|wait| wait / 2 + rand::random_range(0..=wait));
+    Message::Close(Some(CloseFrame { code: code.code(), reason: code.reason(wait).into() }))
+}
+
+/// What a write to a socket is measured by.
+fn progress(written: &AtomicU64) -> u64 {
+    written.load(Ordering::Relaxed)
+}

@@ -1,0 +1,195 @@
+//! One followed session of one connection: replay marks, history, then what comes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use super::Shared;
+use crate::domain::{Audience, Seq, SessionId};
+use crate::hub::Subscription;
+use crate::protocol::link::fill_links;
+use crate::protocol::{FrameText, RequestId, ServerFrame, StoredEvent};
+
+/// How long to wait before the journal is asked again after it did not answer.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// What a connection may see.
+#[derive(Clone, Copy, Debug)]
+pub struct Viewer {
+    /// Whether it gets the **[x]** events.
+    pub extended: bool,
+    /// Whether it gets the privileged ones.
+    pub is_admin: bool,
+}
+
+impl Viewer {
+    /// Whether it gets an event.
+    pub const fn sees(self, audience: Audience) -> bool {
+        match audience {
+            Audience::Document => true,
+            Audience::Extended => self.extended,
+            Audience::Privileged => self.is_admin,
+        }
+    }
+}
+
+/// A followed session. Its cursor moves as it is read.
+pub struct Attachment {
+    session: SessionId,
+    subscription: Subscription,
+    stage: Stage,
+    /// Events that were read along with the history but follow its end.
+    held: Vec<StoredEvent>,
+    /// Cancelled when the client follows the session anew, or no more.
+    pub(super) stop: CancellationToken,
+}
+
+enum Stage {
+    /// The replay is to be announced.
+    Announce { request_id: Option<RequestId>, until: Seq },
+    /// History goes out, up to the head at the time of the resume (G3).
+    Replay { until: Seq, count: u64 },
+    /// Events go out as they are committed.
+    Live,
+}
+
+/// Frames of one session to be sent together.
+pub(super) struct Batch {
+    pub(super) frames: Vec<FrameText>,
+    /// The last event among them, if there is one.
+    pub(super) last: Option<Seq>,
+}
+
+impl Attachment {
+    /// Replays what follows the cursor up to `until`, between its marks, then goes live.
+    pub fn replay(
+        session: SessionId,
+        subscription: Subscription,
+        until: Seq,
+        request_id: Option<RequestId>,
+    ) -> Self {
+        Self::new(session, subscription, Stage::Announce { request_id, until })
+    }
+
+    /// Goes live from the cursor, without marks.
+    pub fn live(session: SessionId, subscription: Subscription) -> Self {
+        Self::new(session, subscription, Stage::Live)
+    }
+
+    fn new(session: SessionId, subscription: Subscription, stage: Stage) -> Self {
+        Self { session, subscription, stage, held: Vec::new(), stop: CancellationToken::new() }
+    }
+
+    /// Which session.
+    pub fn session(&self) -> SessionId {
+        self.session
+    }
+
+    /// The cursor.
+    pub(super) fn cursor(&self) -> Seq {
+        self.subscription.cursor()
+    }
+
+    /// The frames that come next; empty when none of the events is for this viewer. Waits until there
+    /// are events, and for the journal when that does not answer.
+    pub(super) async fn next(&mut self, shared: &Shared, viewer: Viewer) -> Batch {
+        match &mut self.stage {
+            Stage::Announce { request_id, until } => {
+                let start = ServerFrame::ReplayStart {
+                    request_id: request_id.take(),
+                    session_id: self.session,
+                    after_seq: self.subscription.cursor(),
+                    last_seq: *until,
+                };
+                self.stage = Stage::Replay { until: *until, count: 0 };
+                Batch { frames: vec![start.encode()], last: None }
+            }
+            Stage::Replay { until, .. } if self.subscription.cursor() >= *until => {
+                self.end_replay(shared, viewer).await
+            }
+            Stage::Replay { until, .. } => {
+                let until = *until;
+                let mut events = self.read().await;
+                self.held = events.split_off(events.partition_point(|event| event.seq <= until));
+                let batch = self.render(shared, viewer, events);
+                if let Stage::Replay { count, .. } = &mut self.stage {
+                    *count += batch.frames.len() as u64;
+                }
+                batch
+            }
+            Stage::Live => {
+                let events =
+                    if self.held.is_empty() { self.read().await } else { std::mem::take(&mut self.held) };
+                self.render(shared, viewer, events)
+            }
+        }
+    }
+
+    async fn end_replay(&mut self, shared: &Shared, viewer: Viewer) -> Batch {
+        let Stage::Replay { until, count } = self.stage else { return Batch { frames: Vec::new(), last: None } };
+        self.stage = Stage::Live;
+        let end = ServerFrame::ReplayEnd { session_id: self.session, last_seq: until, count };
+        let mut frames = vec![end.encode()];
+        if viewer.extended
+            && let Some(state) = state(shared, self.session).await
+        {
+            frames.push(state.encode());
+        }
+        Batch { frames, last: None }
+    }
+
+    /// Reads on, however long the journal is away: sockets stay open meanwhile.
+    async fn read(&mut self) -> Vec<StoredEvent> {
+        let mut told = false;
+        loop {
+            match self.subscription.next().await {
+                Ok(events) => return events,
+                Err(error) => {
+                    if !std::mem::replace(&mut told, true) {
+                        warn!(session.id = %self.session, %error, "A viewer of session `{}` waits for the journal: {error}", self.session);
+                    }
+                    tokio::time::sleep(RETRY).await;
+                }
+            }
+        }
+    }
+
+    /// The frames that this viewer may see, links filled in: by bytes, no JSON is parsed.
+    fn render(&self, shared: &Shared, viewer: Viewer, events: Vec<StoredEvent>) -> Batch {
+        let last = events.last().map(|event| event.seq);
+        let frames = events
+            .into_iter()
+            .filter(|event| viewer.sees(event.audience))
+            .map(|event| {
+                if event.has_links {
+                    FrameText::from(fill_links(&event.frame, |path| shared.links.url(self.session, path)))
+                } else {
+                    event.frame
+                }
+            })
+            .collect();
+        Batch { frames, last }
+    }
+}
+
+async fn state(shared: &Shared, session: SessionId) -> Option<ServerFrame> {
+    let record = shared.orchestrator.store().session(session).await.ok()??;
+    let state = shared.orchestrator.state(&record).await.ok()?;
+    Some(ServerFrame::State(Box::new(state)))
+}
+
+/// Follows `attachment` for one step; `None` when it was stopped.
+pub(super) async fn step(
+    shared: Arc<Shared>,
+    viewer: Viewer,
+    mut attachment: Box<Attachment>,
+) -> Option<(Box<Attachment>, Batch)> {
+    let stop = attachment.stop.clone();
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => None,
+        batch = attachment.next(&shared, viewer) => Some((attachment, batch)),
+    }
+}

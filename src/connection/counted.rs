@@ -1,0 +1,119 @@
+//! A TCP listener whose sockets count the bytes they take, so that "no progress" can be told from "slow".
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::extract::connect_info::Connected;
+use axum::serve::{IncomingStream, Listener};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tracing::warn;
+
+/// How long to wait when no socket can be accepted (out of file descriptors): no spinning.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+/// The other end of a connection.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// Where it is.
+    pub address: SocketAddr,
+    /// Bytes that its socket has taken.
+    pub written: Arc<AtomicU64>,
+}
+
+/// Accepts sockets that count.
+pub struct CountedListener(pub TcpListener);
+
+/// A socket that counts the bytes it takes.
+pub struct Counted {
+    stream: TcpStream,
+    written: Arc<AtomicU64>,
+}
+
+impl Listener for CountedListener {
+    type Io = Counted;
+    type Addr = Peer;
+
+    async fn accept(&mut self) -> (Counted, Peer) {
+        loop {
+            match self.0.accept().await {
+                Ok((stream, address)) => {
+                    // Tokens are small and wanted now. A socket that is gone already fails later.
+                    let _ = stream.set_nodelay(true);
+                    let written = Arc::new(AtomicU64::new(0));
+                    return (Counted { stream, written: Arc::clone(&written) }, Peer { address, written });
+                }
+                Err(error) if is_of_one_socket(&error) => (),
+                Err(error) => {
+                    warn!(%error, "No connection can be accepted now: {error}");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<Peer> {
+        Ok(Peer { address: self.0.local_addr()?, written: Arc::default() })
+    }
+}
+
+/// Whether only the socket at hand failed, not the listener.
+fn is_of_one_socket(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
+}
+
+impl Connected<IncomingStream<'_, CountedListener>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, CountedListener>) -> Self {
+        stream.remote_addr().clone()
+    }
+}
+
+impl AsyncRead for Counted {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Counted {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.count(&result);
+        result
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        self.count(&result);
+        result
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+impl Counted {
+    fn count(&self, result: &Poll<io::Result<usize>>) {
+        if let Poll::Ready(Ok(bytes)) = result {
+            self.written.fetch_add(*bytes as u64, Ordering::Relaxed);
+        }
+    }
+}

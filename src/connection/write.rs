@@ -1,0 +1,177 @@
+//! The writing half of a connection: everything that waits is fed, then flushed once.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use axum::extract::ws::{Message, WebSocket};
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use futures_util::stream::{FuturesUnordered, SplitSink};
+use futures_util::{FutureExt, SinkExt, StreamExt};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::attach::{Attachment, Batch, Viewer, step};
+use super::{End, Outgoing, Shared, progress};
+use crate::domain::{Seq, SessionId};
+use crate::protocol::{CloseCode, FrameText, ServerFrame};
+
+type Sink = SplitSink<WebSocket, Message>;
+type Step = BoxFuture<'static, Option<(Box<Attachment>, Batch)>>;
+
+/// How many bytes are fed before a flush, whatever else waits: fairness between a replay and replies.
+const FLUSH_BYTES: usize = 256 << 10;
+
+/// The writing half of a connection.
+pub(super) struct Writer {
+    shared: Arc<Shared>,
+    viewer: Viewer,
+    written: Arc<AtomicU64>,
+    queue: mpsc::Receiver<Outgoing>,
+    following: HashMap<SessionId, Following>,
+    steps: FuturesUnordered<Step>,
+}
+
+struct Following {
+    stop: CancellationToken,
+    /// The last event sent, or where the cursor started.
+    sent: Seq,
+}
+
+/// The socket takes no more.
+struct Broken(End);
+
+impl Writer {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        viewer: Viewer,
+        written: Arc<AtomicU64>,
+        queue: mpsc::Receiver<Outgoing>,
+    ) -> Self {
+        Self { shared, viewer, written, queue, following: HashMap::new(), steps: FuturesUnordered::new() }
+    }
+
+    /// Writes until the socket breaks or stalls.
+    pub(super) async fn run(&mut self, sink: &mut Sink) -> End {
+        let mut pings = tokio::time::interval(Duration::from_secs(self.shared.limits.ping_seconds));
+        pings.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        pings.reset();
+        loop {
+            let result = tokio::select! {
+                outgoing = self.queue.recv() => match outgoing {
+                    Some(outgoing) => self.take(sink, outgoing).await,
+                    None => return End::Gone,
+                },
+                Some(step) = self.steps.next() => self.follow(sink, step).await,
+                _ = pings.tick() => self.feed(sink, Message::Ping(Bytes::new())).await,
+            };
+            let result = match result {
+                Ok(fed) => self.write_the_rest(sink, fed).await,
+                Err(broken) => Err(broken),
+            };
+            if let Err(Broken(end)) = result {
+                return end;
+            }
+        }
+    }
+
+    /// Feeds whatever else waits by now, then flushes.
+    async fn write_the_rest(&mut self, sink: &mut Sink, mut fed: usize) -> Result<(), Broken> {
+        while fed < FLUSH_BYTES {
+            if let Ok(outgoing) = self.queue.try_recv() {
+                fed += self.take(sink, outgoing).await?;
+            } else if let Some(Some(step)) = self.steps.next().now_or_never() {
+                fed += self.follow(sink, step).await?;
+            } else {
+                break;
+            }
+        }
+        self.moving(sink.flush()).await
+    }
+
+    /// Writes out what was queued before the close.
+    pub(super) async fn finish(&mut self, sink: &mut Sink) {
+        while let Ok(outgoing) = self.queue.try_recv() {
+            if self.take(sink, outgoing).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn take(&mut self, sink: &mut Sink, outgoing: Outgoing) -> Result<usize, Broken> {
+        match outgoing {
+            Outgoing::Frame(frame) => self.feed_frame(sink, frame).await,
+            Outgoing::Follow(attachment) => {
+                let sent = attachment.cursor();
+                let following = Following { stop: attachment.stop.clone(), sent };
+                if let Some(earlier) = self.following.insert(attachment.session(), following) {
+                    earlier.stop.cancel();
+                }
+                self.steps.push(step(Arc::clone(&self.shared), self.viewer, attachment).boxed());
+                Ok(0)
+            }
+            Outgoing::Unfollow(session) => {
+                if let Some(following) = self.following.remove(&session) {
+                    following.stop.cancel();
+                }
+                Ok(0)
+            }
+            Outgoing::Pong(request_id) => {
+                let sessions: BTreeMap<SessionId, Seq> =
+                    self.following.iter().map(|(session, following)| (*session, following.sent)).collect();
+                self.feed_frame(sink, ServerFrame::Pong { request_id, sessions }.encode()).await
+            }
+        }
+    }
+
+    /// Writes a step of a followed session and begins the next one.
+    async fn follow(&mut self, sink: &mut Sink, step: Option<(Box<Attachment>, Batch)>) -> Result<usize, Broken> {
+        let Some((attachment, batch)) = step.filter(|(attachment, _)| !attachment.stop.is_cancelled()) else {
+            return Ok(0);
+        };
+        if let (Some(last), Some(following)) = (batch.last, self.following.get_mut(&attachment.session())) {
+            following.sent = last;
+        }
+        let mut fed = 0;
+        for frame in batch.frames {
+            fed += self.feed_frame(sink, frame).await?;
+        }
+        self.steps.push(self::step(Arc::clone(&self.shared), self.viewer, attachment).boxed());
+        Ok(fed)
+    }
+
+    async fn feed_frame(&mut self, sink: &mut Sink, frame: FrameText) -> Result<usize, Broken> {
+        self.feed(sink, Message::Text(frame)).await
+    }
+
+    async fn feed(&mut self, sink: &mut Sink, message: Message) -> Result<usize, Broken> {
+        let bytes = match &message {
+            Message::Text(text) => text.len(),
+            _ => 0,
+        };
+        self.moving(sink.feed(message)).await?;
+        Ok(bytes)
+    }
+
+    /// Waits for a write as long as the socket takes bytes; a stalled one is the client's fault.
+    async fn moving(&self, write: impl Future<Output = Result<(), axum::Error>>) -> Result<(), Broken> {
+        let stall = Duration::from_secs(self.shared.limits.stall_seconds);
+        let mut write = std::pin::pin!(write);
+        let mut before = progress(&self.written);
+        loop {
+            match tokio::time::timeout(stall, &mut write).await {
+                Ok(Ok(())) => return Ok(()),
+                Ok(Err(_)) => return Err(Broken(End::Gone)),
+                Err(_) => {
+                    let now = progress(&self.written);
+                    if now == before {
+                        return Err(Broken(End::Close(CloseCode::SlowConsumer)));
+                    }
+                    before = now;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,343 @@
+//! One task at work: what its agent said so far, which deadline comes next, how it ends.
+//!
+//! Holds no I/O: the worker feeds it and publishes what it returns.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::invariants::{OpenAsk, TurnShape};
+use super::users::RunningSlot;
+use super::worker::CancelReply;
+use crate::agent::{StopReason, Turn};
+use crate::config::{LimitsConfig, ProfileConfig};
+use crate::domain::{AskId, Mode, SessionId, TaskId, TaskState, Usage, cut_at_character};
+use crate::journal::{Effect, TaskEnd};
+use crate::protocol::Event;
+use crate::protocol::client::TaskOptions;
+
+/// How long an agent has to acknowledge an interrupt (PROTOCOL.md, G8).
+const INTERRUPT_GRACE: Duration = Duration::from_secs(3);
+/// How long it has to end after SIGINT.
+const SIGINT_GRACE: Duration = Duration::from_secs(2);
+/// How long a killed agent may take to be reported gone.
+const KILL_GRACE: Duration = Duration::from_secs(10);
+
+/// The longest error text, in bytes.
+const ERROR_BYTES: usize = 16 << 10;
+
+/// What a task may use, from the task and its profile.
+#[derive(Clone, Debug)]
+pub(super) struct Allowance {
+    timeout: Duration,
+    ask_timeout: Duration,
+    max_budget_usd: Option<f64>,
+    max_continuations: u32,
+}
+
+impl Allowance {
+    pub(super) fn new(options: &TaskOptions, profile: &ProfileConfig, limits: &LimitsConfig) -> Self {
+        let profile_timeout = if profile.timeout_seconds == 0 { limits.task_seconds } else { profile.timeout_seconds };
+        let profile_budget = (profile.max_budget_usd > 0.0).then_some(profile.max_budget_usd);
+        Self {
+            // A task may ask for less than its profile grants, never for more.
+            timeout: Duration::from_secs(options.timeout_seconds.unwrap_or(profile_timeout).min(profile_timeout)),
+            ask_timeout: Duration::from_secs(limits.ask_timeout_seconds),
+            max_budget_usd: match (options.max_budget_usd, profile_budget) {
+                (Some(task), Some(profile)) => Some(task.min(profile)),
+                (task, profile) => task.or(profile),
+            },
+            max_continuations: profile.max_continuations,
+        }
+    }
+}
+
+/// The prompt and its settings as the agent gets them.
+pub(super) fn turn(session: SessionId, task: TaskId, prompt: String, options: &TaskOptions, profile: &ProfileConfig) -> Turn {
+    let filled = |text: &String| (!text.is_empty()).then(|| text.clone());
+    let allowed_tools = match (&options.allowed_tools, profile.allowed_tools.is_empty()) {
+        (Some(asked), true) => Some(asked.clone()),
+        (Some(asked), false) => {
+            Some(asked.iter().filter(|tool| profile.allowed_tools.contains(tool)).cloned().collect())
+        }
+        (None, false) => Some(profile.allowed_tools.clone()),
+        (None, true) => None,
+    };
+    Turn {
+        session_id: session,
+        task_id: task,
+        prompt,
+        system_prompt: filled(&profile.system_prompt),
+        allowed_tools,
+        max_turns: options.max_turns.or((profile.max_turns > 0).then_some(profile.max_turns)),
+        model: options.model.clone().or_else(|| filled(&profile.model)),
+    }
+}
+
+/// How a task ends.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum End {
+    /// The agent is done.
+    Completed {
+        /// `end_turn` or `max_turns`.
+        stop_reason: &'static str,
+    },
+    /// The user stopped it.
+    Cancelled,
+    /// Something went wrong.
+    Failed {
+        /// What, in words for people.
+        error: String,
+        /// Whether the same may succeed later.
+        retryable: bool,
+    },
+}
+
+impl End {
+    /// A failure in words that any database takes and any client can show.
+    pub(super) fn failed(error: impl Into<String>, retryable: bool) -> Self {
+        let mut error = error.into().replace('\0', "");
+        cut_at_character(&mut error, ERROR_BYTES);
+        Self::Failed { error, retryable }
+    }
+
+    /// The task's state from then on.
+    pub(super) const fn state(&self) -> TaskState {
+        match self {
+            Self::Completed { .. } => TaskState::Completed,
+            Self::Cancelled => TaskState::Cancelled,
+            Self::Failed { .. } => TaskState::Failed,
+        }
+    }
+}
+
+/// What a run does at the moment.
+enum Phase {
+    /// The agent works; the task's clock runs since then.
+    Working { since: Instant },
+    /// The agent waits for an answer; the task's clock stands still.
+    Asking { since: Instant },
+    /// The agent is being stopped.
+    Stopping { step: Step, until: Instant, end: End },
+}
+
+/// How hard an agent is being stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// In its own way.
+    Interrupt,
+    /// By SIGINT.
+    Sigint,
+    /// By SIGKILL.
+    Kill,
+}
+
+/// What a deadline asks the worker to do.
+pub(super) enum Due {
+    /// Begin to stop the agent; the run will end like this.
+    Stop(End),
+    /// Stop it harder.
+    Harder(Step),
+    /// It is gone as far as anybody can tell: end the run like this.
+    GiveUp(End),
+}
+
+/// What to do after an agent stopped.
+pub(super) enum AfterStop {
+    /// Tell it to go on, after publishing this.
+    Continue(Event),
+    /// End the run; `acknowledged`: the agent is well and may live on.
+    End {
+        /// How.
+        end: End,
+        /// Whether the agent is idle and well.
+        agent_is_idle: bool,
+    },
+}
+
+/// A task at work.
+pub(super) struct Run {
+    pub(super) task: TaskId,
+    pub(super) shape: TurnShape,
+    pub(super) cancelling: Vec<CancelReply>,
+    mode: Mode,
+    allowance: Allowance,
+    phase: Phase,
+    worked: Duration,
+    started: Instant,
+    continuation: u32,
+    usage: Usage,
+    num_turns: u32,
+    cost_known: bool,
+    _slot: RunningSlot,
+}
+
+impl Run {
+    /// A task whose prompt the agent gets now.
+    pub(super) fn new(task: TaskId, mode: Mode, allowance: Allowance, event_bytes: usize, slot: RunningSlot) -> Self {
+        let now = Instant::now();
+        Self {
+            task,
+            shape: TurnShape::new(event_bytes),
+            cancelling: Vec::new(),
+            mode,
+            allowance,
+            phase: Phase::Working { since: now },
+            worked: Duration::ZERO,
+            started: now,
+            continuation: 0,
+            usage: Usage::default(),
+            num_turns: 0,
+            cost_known: true,
+            _slot: slot,
+        }
+    }
+
+    pub(super) fn is_batch(&self) -> bool {
+        self.mode == Mode::Batch
+    }
+
+    /// When something is due.
+    pub(super) fn deadline(&self) -> Instant {
+        match &self.phase {
+            Phase::Working { since } => *since + self.allowance.timeout.saturating_sub(self.worked),
+            Phase::Asking { since } => *since + self.allowance.ask_timeout,
+            Phase::Stopping { until, .. } => *until,
+        }
+    }
+
+    /// What is due at the deadline.
+    pub(super) fn due(&mut self) -> Due {
+        match &mut self.phase {
+            Phase::Working { .. } => {
+                let seconds = self.allowance.timeout.as_secs();
+                Due::Stop(End::failed(format!("timeout: the task worked for {seconds} s, its limit"), false))
+            }
+            Phase::Asking { .. } => {
+                let seconds = self.allowance.ask_timeout.as_secs();
+                Due::Stop(End::failed(format!("timeout: the question was not answered within {seconds} s"), false))
+            }
+            Phase::Stopping { step, until, end } => {
+                let now = Instant::now();
+                match step {
+                    Step::Interrupt => (*step, *until) = (Step::Sigint, now + SIGINT_GRACE),
+                    Step::Sigint => (*step, *until) = (Step::Kill, now + KILL_GRACE),
+                    Step::Kill => return Due::GiveUp(end.clone()),
+                }
+                Due::Harder(*step)
+            }
+        }
+    }
+
+    /// Begins to stop the agent, unless that has begun: the first reason stays.
+    /// `false`: it had.
+    pub(super) fn stop(&mut self, end: End) -> bool {
+        if matches!(self.phase, Phase::Stopping { .. }) {
+            return false;
+        }
+        self.phase = Phase::Stopping { step: Step::Interrupt, until: Instant::now() + INTERRUPT_GRACE, end };
+        true
+    }
+
+    /// How the run will end, when it is being stopped.
+    pub(super) fn stopping(&self) -> Option<&End> {
+        match &self.phase {
+            Phase::Stopping { end, .. } => Some(end),
+            _ => None,
+        }
+    }
+
+    /// Lets the task's clock stand still while a question is open. Returns the change of state to be
+    /// committed, if any.
+    pub(super) fn follow_questions(&mut self) -> Option<Effect> {
+        match (&self.phase, self.shape.open_asks().is_empty()) {
+            (Phase::Working { since }, false) => {
+                self.worked += since.elapsed();
+                self.phase = Phase::Asking { since: Instant::now() };
+                None // `Effect::Ask` says so already.
+            }
+            (Phase::Asking { .. }, true) => {
+                self.phase = Phase::Working { since: Instant::now() };
+                Some(Effect::TaskRunning(self.task))
+            }
+            _ => None,
+        }
+    }
+
+    /// What follows when the agent says that it stopped.
+    pub(super) fn after_stop(&mut self, reason: StopReason, usage: Usage, cost_known: bool, num_turns: u32) -> AfterStop {
+        self.usage += usage;
+        self.num_turns = self.num_turns.saturating_add(num_turns);
+        self.cost_known &= cost_known;
+        if let Phase::Stopping { end, .. } = &self.phase {
+            // An agent that ended on its own just now may still answer the interrupt: not to be trusted
+            // with the next turn.
+            return AfterStop::End { end: end.clone(), agent_is_idle: reason == StopReason::Interrupted };
+        }
+        let end = match reason {
+            StopReason::EndTurn => End::Completed { stop_reason: "end_turn" },
+            StopReason::Error(message) => End::failed(message, false),
+            StopReason::Interrupted => End::failed("the agent was interrupted by something else", true),
+            StopReason::MaxTurns => {
+                let spent = self.usage.cost_usd;
+                if let Some(budget) = self.allowance.max_budget_usd.filter(|budget| spent >= *budget) {
+                    End::failed(format!("budget: the task has cost {spent} USD, its limit is {budget} USD"), false)
+                } else if self.continuation < self.allowance.max_continuations {
+                    self.continuation += 1;
+                    return AfterStop::Continue(Event::TurnContinuing {
+                        continuation: self.continuation,
+                        max_continuations: self.allowance.max_continuations,
+                    });
+                } else {
+                    End::Completed { stop_reason: "max_turns" }
+                }
+            }
+        };
+        AfterStop::End { end, agent_is_idle: true }
+    }
+
+    /// The question to be answered: the one named, or the oldest.
+    pub(super) fn take_ask(&mut self, ask: Option<AskId>) -> Option<OpenAsk> {
+        let id = ask.or_else(|| self.shape.open_asks().first().map(|open| open.ask_id))?;
+        self.shape.answer(id)
+    }
+
+    /// The last events of the task and what changes with them: exactly one terminal event (G4), no tool
+    /// call left open (G5).
+    pub(super) fn end(&mut self, end: &End, events: &mut Vec<Event>) -> Effect {
+        let (result_text, truncated) = self.shape.result_text();
+        let mut record = TaskEnd {
+            id: self.task,
+            state: end.state(),
+            result_text: Some(result_text.clone()),
+            stop_reason: None,
+            error: None,
+            retryable: None,
+            usage: self.usage,
+        };
+        let stop_reason = match end {
+            End::Completed { stop_reason } => stop_reason,
+            End::Cancelled => "cancelled",
+            End::Failed { error, retryable } => {
+                record.error = Some(error.clone());
+                record.retryable = Some(*retryable);
+                events.push(Event::TaskFailed { error: error.clone(), retryable: *retryable, usage: self.usage });
+                return Effect::EndTask(Box::new(record));
+            }
+        };
+        let why = if *end == End::Cancelled { "cancelled" } else { "the agent gave no result" };
+        self.shape.close_open_tools(why, events);
+        events.push(Event::TurnDone {
+            result_text,
+            truncated,
+            usage: self.usage,
+            cost_known: self.cost_known,
+            num_turns: self.num_turns,
+            duration_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            stop_reason,
+        });
+        events.push(Event::TaskDone { status: end.state().as_str() });
+        record.stop_reason = Some(stop_reason);
+        Effect::EndTask(Box::new(record))
+    }
+}

@@ -245,7 +245,7 @@ impl ApiTokens {
     /// Who the token with this hash speaks for; `None` if it is unknown, expired or revoked. What
     /// this says is at most 10 s old.
     pub async fn lookup(&self, hash: TokenHash) -> Result<Option<TokenHolder>, Arc<DatabaseError>> {
-        let holder = self.checked.get(hash.0, self.find(hash)).await?;
+        let holder = self.checked.get(hash.0, || self.find(hash)).await?;
         let now = self.clock.now();
         Ok(holder.filter(|holder| holder.expires_at.is_none_or(|end| now < end)))
     }

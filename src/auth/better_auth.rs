@@ -27,6 +27,8 @@ use crate::domain::{Clock, Timestamp, UserId};
 const BUILT_IN_SECRET: &str = "better-auth-secret-12345678901234567890";
 const SECRET_LENGTH: usize = 32;
 const COOKIE_NAME: &str = "better-auth.session_token";
+/// Until when a ban without an end lasts.
+const FOR_EVER: Timestamp = Timestamp(i64::MAX);
 /// Connections, when the tables have a database of their own: answers are remembered, so few do.
 const CONNECTIONS: u32 = 4;
 
@@ -84,8 +86,7 @@ pub struct Session {
 #[derive(Clone)]
 struct Found {
     session: Session,
-    /// `None`: not banned. `Some(None)`: for ever.
-    banned_until: Option<Option<Timestamp>>,
+    banned_until: Option<Timestamp>,
 }
 
 impl Ends for Found {
@@ -131,7 +132,7 @@ impl BetterAuth {
             query,
             checked: Checked::new(Arc::clone(&clock)),
             clock,
-            logged: Cache::builder().max_capacity(1_000).time_to_live(Duration::from_secs(3_600)).build(),
+            logged: Cache::builder().max_capacity(1_000).time_to_live(Duration::from_hours(1)).build(),
         };
         // Proves at the start that we may read what we shall read.
         better_auth.find("").await?;
@@ -151,13 +152,13 @@ impl BetterAuth {
     /// The session of a token, or why there is none. What this says is at most 10 s old, except that
     /// ends of sessions and bans are minded to the millisecond.
     pub async fn lookup(&self, token: &SessionToken) -> Result<Result<Session, CookieRefusal>, Arc<DatabaseError>> {
-        let Some(found) = self.checked.get(token.key(), self.find(token.reveal())).await? else {
+        let Some(found) = self.checked.get(token.key(), || self.find(token.reveal())).await? else {
             return Ok(Err(CookieRefusal::NoSession));
         };
         let now = self.clock.now();
         Ok(if found.session.expires_at <= now {
             Err(CookieRefusal::Expired)
-        } else if found.banned_until.is_some_and(|until| until.is_none_or(|until| now < until)) {
+        } else if found.banned_until.is_some_and(|until| now < until) {
             Err(CookieRefusal::Banned)
         } else {
             Ok(found.session)
@@ -183,7 +184,7 @@ impl BetterAuth {
             expires_at: expires_at.map_or(Timestamp(i64::MIN), Timestamp),
             impersonated_by: impersonated_by.map(UserId),
         };
-        Ok(Some(Found { session, banned_until: banned.then_some(banned_until.map(Timestamp)) }))
+        Ok(Some(Found { session, banned_until: banned.then(|| banned_until.map_or(FOR_EVER, Timestamp)) }))
     }
 }
 

@@ -49,18 +49,26 @@ impl<V: Ends + Clone + Send + Sync + 'static> Checked<V> {
 
     /// The fresh answer for `key`, from `ask` if there is none. Those who ask at once share one
     /// call of `ask`. Cancel safe: another one who waits takes over.
-    pub(super) async fn get(
+    pub(super) async fn get<F>(
         &self,
         key: [u8; 32],
-        ask: impl Future<Output = Result<Option<V>, DatabaseError>>,
-    ) -> Result<Option<V>, Arc<DatabaseError>> {
+        ask: impl FnOnce() -> F + Send,
+    ) -> Result<Option<V>, Arc<DatabaseError>>
+    where
+        F: Future<Output = Result<Option<V>, DatabaseError>> + Send,
+    {
         let now = self.clock.now();
+        if let Some(entry) = self.entries.get(&key).await.filter(|entry| entry.is_fresh(now)) {
+            return entry.answer;
+        }
         let load = async {
             // The moment before asking: an answer is never taken for younger than it is.
             let asked_at = self.clock.now();
-            Entry { asked_at, answer: ask.await.map_err(Arc::new) }
+            Entry { asked_at, answer: ask().await.map_err(Arc::new) }
         };
-        self.entries.entry(key).or_insert_with_if(load, |entry| !entry.is_fresh(now)).await.into_value().answer
+        // Boxed, because it is large and rare: the task of every connection would carry its size.
+        let loaded = Box::pin(self.entries.entry(key).or_insert_with_if(load, |entry| !entry.is_fresh(now)));
+        loaded.await.into_value().answer
     }
 
     /// Forgets `key`. A look-up that is under way may still bring its old answer back, to be
@@ -113,7 +121,7 @@ mod tests {
         }
 
         async fn get(&self, answer: Result<Option<Answer>, DatabaseError>) -> Result<Option<Answer>, ()> {
-            let ask = async {
+            let ask = async || {
                 self.asked.fetch_add(1, Ordering::Relaxed);
                 answer
             };
@@ -174,7 +182,7 @@ mod tests {
             held.clone().wait_for(|free| *free).await.unwrap();
             Ok(Some(Answer(None)))
         };
-        let all = futures_util::future::join_all((0..50).map(|_| fixture.checked.get([7; 32], slow())));
+        let all = futures_util::future::join_all((0..50).map(|_| fixture.checked.get([7; 32], slow)));
         let (answers, ()) = tokio::join!(all, async {
             tokio::task::yield_now().await;
             release.send_replace(true);

@@ -127,3 +127,39 @@ fn percent_decode_strictly(value: &[u8]) -> Option<String> {
     let text = legal.then(|| percent_decode(value).decode_utf8())?;
     text.ok().map(std::borrow::Cow::into_owned)
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// The recorded cases are in `tests/better_auth.rs`; this is what nobody recorded.
+        #[test]
+        fn whatever_strangers_send_is_refused_and_harms_nobody(value in "[ -~%.=\";]{0,80}", tail in "(\\.[A-Za-z0-9+/%]{43}=)?") {
+            let verifier = CookieVerifier::new("sid".to_owned(), "0123456789abcdef0123456789abcdef").unwrap();
+            let mut headers = HeaderMap::new();
+            headers.insert(header::COOKIE, HeaderValue::from_str(&format!("sid={value}{tail}")).unwrap());
+            prop_assert!(verifier.verify(&headers).is_err());
+        }
+    }
+
+    #[test]
+    fn percent_signs_are_read_as_javascript_reads_them() {
+        for (value, expected) in [
+            (&b"a%2Fb%2f+"[..], Some("a/b/+")),
+            (b"%C3%A9", Some("é")),
+            (b"%252F", Some("%2F")),
+            (b"%C3", None),
+            (b"\xff", None),
+            (b"%", None),
+            (b"a%2", None),
+            (b"%ZZ", None),
+            (b"%+1", None),
+        ] {
+            assert_eq!(percent_decode_strictly(value).as_deref(), expected, "{value:?}");
+        }
+    }
+}

@@ -1,1 +1,206 @@
-//! To come.
+//! Links to files of a workspace that open without a credential, for a while.
+//!
+//! `hub` signs one whenever it delivers an event that names a file; the file route verifies it. A
+//! link opens one file of one session for reading, and nothing else: its purpose is part of what is
+//! signed.
+
+use std::fmt;
+
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use rand::Rng;
+use rand::rand_core::UnwrapErr;
+use rand::rngs::SysRng;
+use serde::{Deserialize, Serialize};
+use tracing::error;
+
+use super::api_token::hex;
+use crate::database::{Database, DatabaseError, execute, fetch_optional};
+use crate::domain::{SessionId, Timestamp};
+
+/// What these tokens are for: one that was signed for anything else opens no file.
+const PURPOSE: &str = "streamgate:file:read";
+/// The secret's name in the table `settings`.
+const SETTING: &str = "link_secret";
+const SECRET_LENGTH: usize = 32;
+
+#[derive(Serialize, Deserialize)]
+struct Claims {
+    aud: String,
+    sub: String,
+    path: String,
+    /// Unix seconds (RFC 7519 §4.1.4).
+    exp: i64,
+}
+
+/// Why links can't be signed.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkSecretError {
+    /// The secret can be guessed.
+    #[error("`auth.link_secret` has fewer than 32 characters: make one with `openssl rand -hex 32`, or leave it empty")]
+    Short,
+    /// The secret can't be read or kept.
+    #[error("can't keep the secret of links in the database")]
+    Database(#[from] DatabaseError),
+}
+
+/// Signs and verifies links.
+#[derive(Clone)]
+pub struct SignedLinks {
+    signing: EncodingKey,
+    verifying: DecodingKey,
+    validation: Validation,
+}
+
+impl SignedLinks {
+    /// With the `configured` secret; if that is empty, with one that all gateways of `database`
+    /// share, made by the first of them.
+    pub async fn open(database: &Database, configured: &str) -> Result<Self, LinkSecretError> {
+        if configured.is_empty() {
+            return Ok(Self::new(shared_secret(database).await?.as_bytes()));
+        }
+        if configured.chars().count() < SECRET_LENGTH {
+            return Err(LinkSecretError::Short);
+        }
+        Ok(Self::new(configured.as_bytes()))
+    }
+
+    /// With `secret`.
+    pub fn new(secret: &[u8]) -> Self {
+        // Only this algorithm, whatever a token's header says.
+        let mut validation = Validation::new(Algorithm::HS256);
+        validation.set_audience(&[PURPOSE]);
+        validation.set_required_spec_claims(&["aud", "sub", "exp"]);
+        // Expiry is ours to check: the library would ask another clock, and give a minute's grace.
+        validation.validate_exp = false;
+        Self { signing: EncodingKey::from_secret(secret), verifying: DecodingKey::from_secret(secret), validation }
+    }
+
+    /// A token for the file at `path` of `session`'s workspace, to the second of `expires_at`.
+    pub fn sign(&self, session: SessionId, path: &str, expires_at: Timestamp) -> String {
+        let claims = Claims {
+            aud: PURPOSE.to_owned(),
+            sub: session.to_string(),
+            path: path.to_owned(),
+            exp: expires_at.0.div_euclid(1_000),
+        };
+        // Can't fail for texts and a number; if it ever does, the link opens nothing.
+        jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &self.signing).unwrap_or_else(|error| {
+            error!(%error, "A link to a file could not be signed");
+            String::new()
+        })
+    }
+
+    /// Whether `token` opens exactly this file, now.
+    pub fn verify(&self, token: &str, session: SessionId, path: &str, now: Timestamp) -> bool {
+        let Ok(token) = jsonwebtoken::decode::<Claims>(token, &self.verifying, &self.validation) else {
+            return false;
+        };
+        let claims = token.claims;
+        claims.sub == session.to_string() && claims.path == path && now.0 < claims.exp.saturating_mul(1_000)
+    }
+}
+
+impl fmt::Debug for SignedLinks {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("SignedLinks(redacted)")
+    }
+}
+
+async fn shared_secret(database: &Database) -> Result<String, DatabaseError> {
+    let mut bytes = [0_u8; SECRET_LENGTH];
+    UnwrapErr(SysRng).fill_bytes(&mut bytes);
+    let mut transaction = database.begin().await?;
+    // Gateways may start at once: the first one's stays, and all read it back.
+    execute!(
+        transaction.on(),
+        "INSERT INTO settings (name, value) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING",
+        SETTING,
+        hex(&bytes),
+    )?;
+    transaction.commit().await?;
+    let mut connection = database.read().await?;
+    let kept = fetch_optional!(connection.on(), (String,), "SELECT value FROM settings WHERE name = $1", SETTING)?;
+    // An empty secret would let anybody sign.
+    kept.map(|(secret,)| secret).filter(|secret| secret.len() >= SECRET_LENGTH).ok_or(DatabaseError::Corrupt(SETTING))
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const SECRET: &[u8] = b"a secret of links, long enough to be one";
+    const PATH: &str = "out/plan 1.png";
+    const END: Timestamp = Timestamp(1_800_000_000_000);
+    const BEFORE: Timestamp = Timestamp(END.0 - 1);
+
+    fn signed(algorithm: Algorithm, secret: &[u8], claims: &Value) -> String {
+        jsonwebtoken::encode(&Header::new(algorithm), claims, &EncodingKey::from_secret(secret)).unwrap()
+    }
+
+    #[test]
+    fn a_link_opens_its_one_file_until_it_expires() {
+        let (links, session) = (SignedLinks::new(SECRET), SessionId::generate());
+        let token = links.sign(session, PATH, END);
+        assert!(links.verify(&token, session, PATH, BEFORE));
+        assert!(!links.verify(&token, session, PATH, END));
+        assert!(!links.verify(&token, session, "out/plan 2.png", BEFORE));
+        assert!(!links.verify(&token, session, "", BEFORE));
+        assert!(!links.verify(&token, SessionId::generate(), PATH, BEFORE));
+        assert!(!SignedLinks::new(b"another secret").verify(&token, session, PATH, BEFORE));
+    }
+
+    #[test]
+    fn nothing_else_opens_a_file() {
+        let (links, session) = (SignedLinks::new(SECRET), SessionId::generate());
+        let claims = json!({"aud": PURPOSE, "sub": session, "path": PATH, "exp": END.0 / 1_000});
+        let without = |name: &str| {
+            let mut claims = claims.clone();
+            claims.as_object_mut().unwrap().remove(name);
+            signed(Algorithm::HS256, SECRET, &claims)
+        };
+        let with = |name: &str, value: Value| {
+            let mut claims = claims.clone();
+            claims[name] = value;
+            signed(Algorithm::HS256, SECRET, &claims)
+        };
+        let good = signed(Algorithm::HS256, SECRET, &claims);
+        assert!(links.verify(&good, session, PATH, BEFORE), "the forgeries differ from a good one in one thing");
+
+        let (body, signature) = good.rsplit_once('.').unwrap();
+        let payload = body.split_once('.').unwrap().1;
+        let none = BASE64.encode(r#"{"typ":"JWT","alg":"none"}"#);
+        for (name, forged) in [
+            ("empty", String::new()),
+            ("no signature", body.to_owned()),
+            ("an empty signature", format!("{body}.")),
+            ("a cut signature", good[..good.len() - 1].to_owned()),
+            ("another body", format!("{}.{signature}", with("path", json!("other")).rsplit_once('.').unwrap().0)),
+            ("alg none", format!("{none}.{payload}.")),
+            ("alg none, signed", format!("{none}.{payload}.{signature}")),
+            ("alg HS384", signed(Algorithm::HS384, SECRET, &claims)),
+            ("alg HS512", signed(Algorithm::HS512, SECRET, &claims)),
+            ("another secret", signed(Algorithm::HS256, b"another secret", &claims)),
+            ("no secret", signed(Algorithm::HS256, b"", &claims)),
+            ("another purpose", with("aud", json!("streamgate:file:write"))),
+            ("several purposes", with("aud", json!(["other", "more"]))),
+            ("no purpose", without("aud")),
+            ("no session", without("sub")),
+            ("no path", without("path")),
+            ("no expiry", without("exp")),
+            ("an expiry that is no number", with("exp", json!("never"))),
+            ("a path that is no text", with("path", json!([PATH]))),
+        ] {
+            assert!(!links.verify(&forged, session, PATH, BEFORE), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_latest_expiry_there_is_does_not_overflow() {
+        let (links, session) = (SignedLinks::new(SECRET), SessionId::generate());
+        assert!(links.verify(&links.sign(session, PATH, Timestamp(i64::MAX)), session, PATH, BEFORE));
+    }
+}

@@ -1,0 +1,220 @@
+//! Builds every part once from [`Config`] and wires them: the only place that knows which database and
+//! which runtime are real.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::info;
+use uuid::Uuid;
+
+use crate::auth::Authenticator;
+use crate::auth::api_token::{ApiToken, ApiTokens};
+use crate::auth::signed_link::{Links, SignedLinks};
+use crate::config::{Config, RuntimeKind};
+use crate::connection::{Connections, CountedListener, Peer, Shared};
+use crate::database::Database;
+use crate::domain::{Clock, ProfileId};
+use crate::http;
+use crate::hub::Hub;
+use crate::journal::Journal;
+use crate::node::Node;
+use crate::orchestrator::{KeyLocks, Orchestrator, Parts, Users};
+use crate::runtime::docker::DockerRuntime;
+use crate::runtime::pool::Pool;
+use crate::runtime::process::ProcessRuntime;
+use crate::runtime::Runtime;
+use crate::store::Store;
+
+/// How long open sockets get to close before the runs are waited for.
+const SOCKET_GRACE: Duration = Duration::from_secs(4);
+
+/// A running gateway.
+pub struct App {
+    address: SocketAddr,
+    first_token: Option<ApiToken>,
+    shared: Arc<Shared>,
+    database: Database,
+    drain: Duration,
+    tracker: TaskTracker,
+    stop_listening: CancellationToken,
+    server: JoinHandle<std::io::Result<()>>,
+    writer: JoinHandle<()>,
+    _node: Node,
+}
+
+impl App {
+    /// Builds and starts a gateway. It listens only after the migrations, and returns when it does.
+    pub async fn start(config: Config) -> anyhow::Result<Self> {
+        let clock = Arc::new(Clock::default());
+        std::fs::create_dir_all(&config.data_dir)
+            .with_context(|| format!("can't make the data directory `{}`", config.data_dir.display()))?;
+        let data_dir = std::fs::canonicalize(&config.data_dir)?;
+        let node = Node::take(&data_dir)?;
+        let database = Database::connect(&config.database_url(), config.database.max_connections)
+            .await
+            .with_context(|| format!("can't open the database {}; is it running, and is `database.url` right?", config.database_name()))?;
+        let store = Store::new(database.clone());
+        let instance = store.setting("instance_id", &Uuid::now_v7().simple().to_string()).await?;
+
+        let tokens = ApiTokens::new(database.clone(), Arc::clone(&clock));
+        let first_token = tokens.ensure_first_token(&data_dir).await?;
+        let public_url = config.public_url();
+        let authenticator =
+            Authenticator::connect(&config.auth, &public_url, &database, tokens, Arc::clone(&clock)).await?;
+        let signer = SignedLinks::open(&database, &config.auth.link_secret).await?;
+        let links = Links::new(signer, public_url, Duration::from_secs(config.auth.link_seconds), Arc::clone(&clock));
+
+        let profiles: BTreeMap<ProfileId, _> = config
+            .profiles
+            .iter()
+            .map(|(slug, profile)| (ProfileId::from_slug(slug), Arc::new(profile.clone())))
+            .collect();
+        let runtime = runtime(&config, &data_dir, &instance).await?;
+        runtime.remove_orphans().await.context("containers left from before could not be removed")?;
+        let start_timeout = Duration::from_secs(config.runtime.start_timeout_seconds);
+        let pool = Pool::new(runtime, profiles.clone(), &config.limits, start_timeout);
+
+        let tracker = TaskTracker::new();
+        let (journal, writer) = Journal::open(database.clone());
+        let writer = spawn(writer);
+        let orchestrator = Orchestrator::new(Parts {
+            hub: Hub::new(journal, store.clone(), Arc::clone(&clock)),
+            store,
+            pool,
+            profiles,
+            default_profile: ProfileId::from_slug(&config.default_profile),
+            limits: config.limits.clone(),
+            idle_stop: Duration::from_secs(config.runtime.idle_stop_seconds),
+            node: node.id().to_owned(),
+            clock,
+            users: Users::new(config.limits.running_per_user, config.limits.waiting_per_user),
+            keys: KeyLocks::default(),
+            soft: CancellationToken::new(),
+            hard: CancellationToken::new(),
+            tracker: tracker.clone(),
+        });
+        orchestrator.recover().await?;
+        let leases = orchestrator.clone();
+        spawn(async move { leases.keep_leases().await });
+
+        let listener = TcpListener::bind(config.listen)
+            .await
+            .map_err(|error| anyhow!("can't listen on {}: {error}; free the port, or set another `listen`", config.listen))?;
+        let address = listener.local_addr()?;
+        let shared = Arc::new(Shared {
+            orchestrator,
+            authenticator,
+            links,
+            connections: Connections::new(&config.limits),
+            limits: config.limits,
+            closing: CancellationToken::new(),
+        });
+        let stop_listening = CancellationToken::new();
+        let routes = http::routes(Arc::clone(&shared)).into_make_service_with_connect_info::<Peer>();
+        let server = axum::serve(CountedListener(listener), routes)
+            .with_graceful_shutdown(stop_listening.clone().cancelled_owned());
+        let server = spawn(async move { server.await });
+        info!(%address, "Listening on {address}");
+        Ok(Self {
+            address,
+            first_token,
+            shared,
+            database,
+            drain: Duration::from_secs(config.drain_seconds),
+            tracker,
+            stop_listening,
+            server,
+            writer,
+            _node: node,
+        })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The first token, for the owner of the machine; `None` when it was taken away.
+    pub fn first_token(&self) -> Option<&ApiToken> {
+        self.first_token.as_ref()
+    }
+
+    /// The parts that connections share, for tests that look inside.
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// Drains: stops listening, closes the sockets with 1012, lets runs finish within `drain_seconds`,
+    /// and closes the journal. What is queued stays queued for the next start.
+    pub async fn shutdown(self) {
+        self.stop_listening.cancel();
+        self.shared.closing.cancel();
+        let _ = tokio::time::timeout(SOCKET_GRACE, self.server).await;
+        self.shared.orchestrator.drain(self.drain.saturating_sub(SOCKET_GRACE)).await;
+        self.tracker.close();
+        self.shared.orchestrator.pool().shutdown().await;
+        drop(self.shared);
+        self.writer.abort();
+        self.database.close().await;
+    }
+}
+
+/// Runs a gateway until SIGTERM or SIGINT, then drains it. A second signal stops at once.
+pub async fn serve(config: Config) -> anyhow::Result<()> {
+    let mut signals = crate::shutdown::Signals::listen()?;
+    let public_url = config.public_url();
+    let app = tokio::select! {
+        app = App::start(config) => app?,
+        () = signals.next() => return Ok(()),
+    };
+    greet(&public_url, app.first_token());
+    signals.next().await;
+    info!("Draining; a second signal stops at once");
+    tokio::select! {
+        () = app.shutdown() => info!("Drained"),
+        () = signals.next() => info!("Stopped at once"),
+    }
+    Ok(())
+}
+
+/// Prints where to go and what to try next. The token is for the owner's eyes: on stdout, not in the log.
+fn greet(public_url: &str, first_token: Option<&ApiToken>) {
+    use std::io::Write;
+    let mut out = std::io::stdout().lock();
+    let socket = public_url.replacen("http", "ws", 1);
+    let _ = match first_token {
+        Some(token) => writeln!(
+            out,
+            "\nstreamgate is ready. Connect to\n\n    {socket}/v1/stream?token={token}\n\nor talk to the demo agent from another terminal:\n\n    streamgate chat \"Hello\"        (from a checkout: cargo run --release -- chat \"Hello\")\n",
+            token = token.reveal(),
+        ),
+        None => writeln!(
+            out,
+            "\nstreamgate is ready at {socket}/v1/stream. Make a token with\n\n    streamgate token create --user me\n",
+        ),
+    }; // Nobody may be reading.
+}
+
+async fn runtime(config: &Config, data_dir: &Path, instance: &str) -> anyhow::Result<Arc<dyn Runtime>> {
+    Ok(match config.runtime.kind {
+        RuntimeKind::Process => Arc::new(ProcessRuntime::new(data_dir)?),
+        RuntimeKind::Docker => Arc::new(DockerRuntime::connect(&config.runtime.docker, data_dir, instance).await?),
+    })
+}
+
+#[expect(clippy::disallowed_methods, reason = "the parts that live as long as the gateway; shutdown ends them")]
+fn spawn<F>(future: F) -> JoinHandle<F::Output>
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    tokio::spawn(future)
+}

@@ -1,0 +1,479 @@
+//! The reading half of a connection: frames in, requests to the orchestrator, replies to the writer.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::ws::{Message, WebSocket};
+use futures_util::future::BoxFuture;
+use futures_util::stream::{FuturesUnordered, SplitStream};
+use futures_util::{FutureExt, StreamExt};
+use serde::Deserialize;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tokio_tungstenite::tungstenite;
+use tracing::{debug, info};
+
+use super::attach::Attachment;
+use super::flood::{Flood, Verdict};
+use super::{Client, End, Shared};
+use crate::auth::AuthError;
+use crate::domain::{Mode, Seq, SessionId, SessionStatus, TaskState};
+use crate::hub::Hub;
+use crate::orchestrator::{Orchestrator, Refusal};
+use crate::protocol::{
+    ClientFrame, ClientMessage, CloseCode, ErrorCode, ErrorFrame, FrameText, ReplayFrom, RequestId, ServerFrame,
+    Submit, TextLimits,
+};
+
+/// How often a live credential is checked again: what is revoked is closed within 30 s (PROTOCOL.md §1),
+/// the check's own cache included.
+const RECHECK: Duration = Duration::from_secs(10);
+/// How many requests of a connection may be under way; more are told to come back.
+const UNDER_WAY: usize = 32;
+/// How many binary frames without a text frame between them are a flood.
+const BINARY_FLOOD: u32 = 60;
+
+/// What goes to the writer.
+pub enum Outgoing {
+    /// A frame, as it is.
+    Frame(FrameText),
+    /// A session to be followed, instead of an earlier attachment to it.
+    Follow(Box<Attachment>),
+    /// A session to be followed no more.
+    Unfollow(SessionId),
+    /// A reply to `ping`, which only the writer can fill in.
+    Pong(Option<RequestId>),
+}
+
+impl From<ServerFrame> for Outgoing {
+    fn from(frame: ServerFrame) -> Self {
+        Self::Frame(frame.encode())
+    }
+}
+
+/// What a request comes to: frames and followings, in order.
+type Outcome = BoxFuture<'static, Vec<Outgoing>>;
+
+/// The reading half of a connection.
+pub(super) struct Reader {
+    shared: Arc<Shared>,
+    client: Client,
+    outbox: mpsc::Sender<Outgoing>,
+    flood: Flood,
+    /// Requests that wait for the orchestrator.
+    under_way: FuturesUnordered<Outcome>,
+    followed: HashSet<SessionId>,
+    binary_in_a_row: u32,
+}
+
+impl Reader {
+    pub(super) fn new(shared: Arc<Shared>, client: Client, outbox: mpsc::Sender<Outgoing>) -> Self {
+        let flood = Flood::new(&shared.limits);
+        Self {
+            shared,
+            client,
+            outbox,
+            flood,
+            under_way: FuturesUnordered::new(),
+            followed: HashSet::new(),
+            binary_in_a_row: 0,
+        }
+    }
+
+    /// Reads until the connection is to end.
+    pub(super) async fn run(&mut self, stream: &mut SplitStream<WebSocket>) -> End {
+        let limits = self.shared.limits.clone();
+        let dead_after = Duration::from_secs(limits.dead_seconds);
+        let max_age = sleep_until(Instant::now() + jittered(Duration::from_secs(limits.connection_seconds)));
+        let mut max_age = std::pin::pin!(max_age);
+        let mut rechecks = interval(RECHECK);
+        rechecks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        rechecks.reset();
+        let mut alive_at = Instant::now();
+        let closing = self.shared.closing.clone();
+        loop {
+            tokio::select! {
+                message = stream.next() => {
+                    alive_at = Instant::now();
+                    if let Some(end) = self.on_message(message).await {
+                        return end;
+                    }
+                }
+                Some(outcome) = self.under_way.next() => {
+                    if let Some(end) = self.deliver(outcome).await {
+                        return end;
+                    }
+                }
+                _ = rechecks.tick() => {
+                    if let Some(end) = self.recheck().await {
+                        return end;
+                    }
+                }
+                () = sleep_until(alive_at + dead_after) => return End::Close(CloseCode::NoPong),
+                () = &mut max_age => return End::Close(CloseCode::MaxAge),
+                () = closing.cancelled() => return End::Close(CloseCode::Restart),
+            }
+        }
+    }
+
+    /// Checks the credential again. While it can't be checked, the connection stays.
+    async fn recheck(&mut self) -> Option<End> {
+        match self.shared.authenticator.authenticate(&self.client.credential).await {
+            Ok(principal) if principal.user == self.client.principal.user => {
+                // A role that was taken away must not go on seeing; the writer's view is fixed at upgrade.
+                let demoted = self.client.principal.is_admin && !principal.is_admin;
+                self.client.principal = principal;
+                demoted.then_some(End::Close(CloseCode::Unauthorized))
+            }
+            Ok(_) | Err(AuthError::Unauthorized(_) | AuthError::OriginRefused) => {
+                info!(user = %self.client.principal.user, "The credential of a live connection has ended");
+                let error = ErrorFrame::new(ErrorCode::Unauthorized, "your credential has ended; connect with a valid one");
+                let _ = self.outbox.try_send(ServerFrame::Error(error).into()); // The close says it too.
+                Some(End::Close(CloseCode::Unauthorized))
+            }
+            Err(AuthError::Unavailable(_)) => None,
+        }
+    }
+
+    async fn on_message(&mut self, message: Option<Result<Message, axum::Error>>) -> Option<End> {
+        match message {
+            Some(Ok(Message::Text(text))) => {
+                self.binary_in_a_row = 0;
+                self.on_text(&text).await
+            }
+            Some(Ok(Message::Binary(_))) => {
+                self.binary_in_a_row += 1;
+                if self.binary_in_a_row > BINARY_FLOOD {
+                    return Some(End::Close(CloseCode::Unsupported));
+                }
+                let error = ErrorFrame::new(ErrorCode::InvalidJson, "binary frames are not read; send JSON in text frames");
+                self.send(ServerFrame::Error(error).into()).await
+            }
+            Some(Ok(Message::Ping(_) | Message::Pong(_))) => None,
+            Some(Ok(Message::Close(_))) | None => Some(End::Close(CloseCode::Normal)),
+            Some(Err(error)) => Some(end_of(error)),
+        }
+    }
+
+    async fn on_text(&mut self, text: &str) -> Option<End> {
+        match self.flood.frame() {
+            Verdict::Take => (),
+            Verdict::Close => return Some(End::Close(CloseCode::Flooding)),
+            Verdict::Refuse(wait) => {
+                let wait = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).max(1);
+                let error = ErrorFrame::new(ErrorCode::RateLimited, format!("too many frames; slow down, wait {wait} ms"))
+                    .retry_after(wait)
+                    .answering(request_id_of(text));
+                return self.send(ServerFrame::Error(error).into()).await;
+            }
+        }
+        let limits = TextLimits { prompt_bytes: self.shared.limits.prompt_bytes };
+        let message = match ClientMessage::parse(text, limits) {
+            Ok(message) => message,
+            Err(error) => return self.send(ServerFrame::Error(error).into()).await,
+        };
+        let request_id = message.request_id.clone();
+        match self.handle(message).await {
+            Ok(Step::Now(outgoing)) => self.deliver(outgoing).await,
+            Ok(Step::Later(outcome)) => {
+                self.under_way.push(outcome);
+                None
+            }
+            Err(error) => self.send(ServerFrame::Error(error.answering(request_id)).into()).await,
+        }
+    }
+
+    /// Gives an outcome to the writer, keeping count of what is followed.
+    async fn deliver(&mut self, outcome: Vec<Outgoing>) -> Option<End> {
+        for outgoing in outcome {
+            match &outgoing {
+                Outgoing::Follow(attachment) => {
+                    self.followed.insert(attachment.session());
+                }
+                Outgoing::Unfollow(session) => {
+                    self.followed.remove(session);
+                }
+                Outgoing::Frame(_) | Outgoing::Pong(_) => (),
+            }
+            if let Some(end) = self.send(outgoing).await {
+                return Some(end);
+            }
+        }
+        None
+    }
+
+    /// Waits while the writer is behind: then the client is not read either.
+    async fn send(&self, outgoing: Outgoing) -> Option<End> {
+        self.outbox.send(outgoing).await.err().map(|_| End::Gone)
+    }
+
+    /// One line per frame.
+    async fn handle(&mut self, message: ClientMessage) -> Result<Step, ErrorFrame> {
+        let ClientMessage { request_id, frame } = message;
+        match frame {
+            ClientFrame::Ping => Ok(Step::Now(vec![Outgoing::Pong(request_id)])),
+            ClientFrame::Unsubscribe { session_id } => Ok(Self::unsubscribe(request_id, session_id)),
+            ClientFrame::Resume { session_id, from } => self.resume(request_id, session_id, from).await,
+            ClientFrame::Submit(submit) => self.submit(request_id, *submit).await,
+            ClientFrame::Start { profile_id, title } => {
+                self.check_room(None)?;
+                self.later(request_id, |request_id, orchestrator, who| async move {
+                    let session = orchestrator.start_session(&who, profile_id, title).await?;
+                    ready(&orchestrator, session, None, Seq::START, request_id).await
+                })
+            }
+            ClientFrame::Cancel { task_id } => self.later(request_id, move |request_id, orchestrator, who| async move {
+                let (session, state) =
+                    orchestrator.cancel(&who, task_id).await.map_err(|refusal| about(refusal).about_task(task_id))?;
+                Ok(ack(request_id, |request_id| ServerFrame::Ack {
+                    request_id,
+                    session_id: Some(session),
+                    task_id: Some(task_id),
+                    status: Some(state.as_str()),
+                    position: None,
+                }))
+            }),
+            ClientFrame::Answer { task_id, ask_id, answer } => {
+                self.later(request_id, move |request_id, orchestrator, who| async move {
+                    let session = orchestrator
+                        .answer(&who, task_id, ask_id, answer)
+                        .await
+                        .map_err(|refusal| about(refusal).about_task(task_id))?;
+                    Ok(ack(request_id, |request_id| ServerFrame::Ack {
+                        request_id,
+                        session_id: Some(session),
+                        task_id: Some(task_id),
+                        status: None,
+                        position: None,
+                    }))
+                })
+            }
+            ClientFrame::End { session_id } => {
+                self.later(request_id, move |request_id, orchestrator, who| async move {
+                    orchestrator
+                        .end_session(&who, session_id)
+                        .await
+                        .map_err(|refusal| about(refusal).about_session(session_id))?;
+                    Ok(ack(request_id, |request_id| ServerFrame::Ack {
+                        request_id,
+                        session_id: Some(session_id),
+                        task_id: None,
+                        status: Some(SessionStatus::Closed.as_str()),
+                        position: None,
+                    }))
+                })
+            }
+        }
+    }
+
+    /// A request that may take its time. Others go on meanwhile.
+    fn later<F, T>(&self, request_id: Option<RequestId>, request: F) -> Result<Step, ErrorFrame>
+    where
+        F: FnOnce(Option<RequestId>, Orchestrator, crate::auth::Principal) -> T,
+        T: Future<Output = Result<Vec<Outgoing>, ErrorFrame>> + Send + 'static,
+    {
+        self.check_under_way()?;
+        let echo = request_id.clone();
+        let outcome = request(request_id, self.shared.orchestrator.clone(), self.client.principal.clone());
+        Ok(Step::Later(Self::or_error(echo, outcome)))
+    }
+
+    /// An outcome whose error is a frame like any other.
+    fn or_error(
+        request_id: Option<RequestId>,
+        outcome: impl Future<Output = Result<Vec<Outgoing>, ErrorFrame>> + Send + 'static,
+    ) -> Outcome {
+        async move {
+            outcome.await.unwrap_or_else(|error| vec![ServerFrame::Error(error.answering(request_id)).into()])
+        }
+        .boxed()
+    }
+
+    fn check_under_way(&self) -> Result<(), ErrorFrame> {
+        if self.under_way.len() < UNDER_WAY {
+            return Ok(());
+        }
+        let message = format!("{UNDER_WAY} requests of this connection are under way; wait for a reply first");
+        Err(ErrorFrame::new(ErrorCode::RateLimited, message).retry_after(500))
+    }
+
+    /// Whether the connection may follow one more session. Requests that make one count as followed.
+    fn check_room(&self, session: Option<SessionId>) -> Result<(), ErrorFrame> {
+        let most = self.shared.limits.followed_sessions;
+        if session.is_some_and(|session| self.followed.contains(&session)) || self.followed.len() < most {
+            return Ok(());
+        }
+        let message = format!("this connection follows {most} sessions, the most it may; send `session.unsubscribe`");
+        Err(ErrorFrame::new(ErrorCode::QueueFull, message))
+    }
+
+    fn unsubscribe(request_id: Option<RequestId>, session_id: SessionId) -> Step {
+        let mut outgoing = vec![Outgoing::Unfollow(session_id)];
+        outgoing.extend(ack(request_id, |request_id| ServerFrame::Ack {
+            request_id,
+            session_id: Some(session_id),
+            task_id: None,
+            status: None,
+            position: None,
+        }));
+        Step::Now(outgoing)
+    }
+
+    async fn resume(
+        &mut self,
+        request_id: Option<RequestId>,
+        session_id: SessionId,
+        from: ReplayFrom,
+    ) -> Result<Step, ErrorFrame> {
+        let shared = Arc::clone(&self.shared);
+        let orchestrator = &shared.orchestrator;
+        let attachment = async {
+            orchestrator.readable_session(&self.client.principal, session_id).await.map_err(about)?;
+            self.check_room(Some(session_id))?;
+            replay(orchestrator.hub(), session_id, from, request_id).await
+        };
+        let attachment = attachment.await.map_err(|error| error.about_session(session_id))?;
+        Ok(Step::Now(vec![Outgoing::Follow(Box::new(attachment))]))
+    }
+
+    /// Takes a prompt in at once, so that prompts run in the order they came, and waits for the rest
+    /// later.
+    async fn submit(&mut self, request_id: Option<RequestId>, submit: Submit) -> Result<Step, ErrorFrame> {
+        self.check_under_way()?;
+        self.check_room(submit.session_id)?;
+        let of_session = submit.session_id;
+        let batch = submit.mode == Mode::Batch;
+        let tell = move |error: ErrorFrame| match of_session {
+            Some(session) => error.about_session(session),
+            None => error,
+        };
+        let orchestrator = self.shared.orchestrator.clone();
+        let taken = orchestrator
+            .submit(&self.client.principal, submit)
+            .await
+            .map_err(|refusal| tell(about(refusal)))?;
+        // Known sessions count as followed from now on, so that many at once can't pass the limit.
+        self.followed.extend(of_session);
+        let echo = request_id.clone();
+        let outcome = async move {
+            let submitted = taken.await.map_err(|refusal| tell(about(refusal)))?;
+            let session = submitted.session_id;
+            debug!(session.id = %session, task.id = %submitted.task_id, batch, "A prompt was accepted");
+            if submitted.creates_session {
+                let task = Some(submitted.task_id);
+                return ready(&orchestrator, session, task, submitted.follow_after, request_id).await;
+            }
+            let mut outgoing = ack(request_id, |request_id| ServerFrame::Ack {
+                request_id,
+                session_id: Some(session),
+                task_id: Some(submitted.task_id),
+                status: Some(TaskState::Queued.as_str()),
+                position: Some(submitted.position),
+            });
+            outgoing.push(live(orchestrator.hub(), session, submitted.follow_after).await?);
+            Ok(outgoing)
+        };
+        Ok(Step::Later(Self::or_error(echo, outcome)))
+    }
+}
+
+/// What a frame comes to.
+enum Step {
+    /// This, now.
+    Now(Vec<Outgoing>),
+    /// Something, later.
+    Later(Outcome),
+}
+
+/// What a client hears of a refusal.
+fn about(refusal: Refusal) -> ErrorFrame {
+    ErrorFrame::from(refusal)
+}
+
+fn ack(request_id: Option<RequestId>, frame: impl FnOnce(RequestId) -> ServerFrame) -> Vec<Outgoing> {
+    request_id.map(frame).map(Outgoing::from).into_iter().collect()
+}
+
+/// Waits for a new session's container, tells of it, and follows the session.
+async fn ready(
+    orchestrator: &Orchestrator,
+    session: SessionId,
+    task: Option<crate::domain::TaskId>,
+    follow_after: Seq,
+    request_id: Option<RequestId>,
+) -> Result<Vec<Outgoing>, ErrorFrame> {
+    let mention = |refusal: Refusal| {
+        let error = about(refusal).about_session(session);
+        match task {
+            Some(task) => error.about_task(task),
+            None => error,
+        }
+    };
+    let ready = orchestrator.ready(session).await.map_err(mention)?;
+    let frame = ServerFrame::SessionReady {
+        request_id,
+        session_id: session,
+        container_id: ready.container_id,
+        container_name: ready.container_name,
+        profile_id: ready.profile_id,
+        task_id: task,
+    };
+    Ok(vec![frame.into(), live(orchestrator.hub(), session, follow_after).await?])
+}
+
+async fn live(hub: &Hub, session: SessionId, after: Seq) -> Result<Outgoing, ErrorFrame> {
+    let follow = hub.follow(session).await.map_err(|error| about(error.into()))?;
+    let follow = follow.ok_or_else(ErrorFrame::session_not_found)?;
+    Ok(Outgoing::Follow(Box::new(Attachment::live(session, follow.after(after)))))
+}
+
+/// A replay whose end is fixed now (G3). A cursor beyond it is refused (G6).
+async fn replay(
+    hub: &Hub,
+    session: SessionId,
+    from: ReplayFrom,
+    request_id: Option<RequestId>,
+) -> Result<Attachment, ErrorFrame> {
+    let follow = hub.follow(session).await.map_err(|error| about(error.into()))?;
+    let follow = follow.ok_or_else(ErrorFrame::session_not_found)?;
+    let head = follow.head();
+    let after = match from {
+        ReplayFrom::After(after) if after > head => {
+            let message = format!("`after_seq` is {after}, but the last event is {head}; resume from what you have seen");
+            let error = ErrorFrame::new(ErrorCode::CursorAhead, message);
+            return Err(ErrorFrame { last_seq: Some(head), ..error });
+        }
+        ReplayFrom::After(after) => after,
+        ReplayFrom::Tail(events) => Seq(head.0.saturating_sub(events)),
+    };
+    Ok(Attachment::replay(session, follow.after(after), head, request_id))
+}
+
+/// The `request_id` of a frame that is refused unread.
+fn request_id_of(text: &str) -> Option<RequestId> {
+    #[derive(Deserialize)]
+    struct Named {
+        request_id: Option<String>,
+    }
+    let named: Named = serde_json::from_str(text).ok()?;
+    let legal = |id: &String| (1..=crate::protocol::client::REQUEST_ID_BYTES).contains(&id.len());
+    named.request_id.filter(legal).map(RequestId)
+}
+
+/// Why the socket can't be read any more. The library drops it without a close frame; we send one.
+fn end_of(error: axum::Error) -> End {
+    use tungstenite::error::{Error, ProtocolError};
+    match error.into_inner().downcast::<Error>().map(|error| *error) {
+        Ok(Error::Capacity(_)) => End::Close(CloseCode::TooBig),
+        Ok(Error::Utf8(_)) => End::Close(CloseCode::BadUtf8),
+        Ok(Error::Protocol(ProtocolError::ResetWithoutClosingHandshake)) => End::Gone,
+        Ok(Error::Protocol(_)) => End::Close(CloseCode::Protocol),
+        _ => End::Gone,
+    }
+}
+
+/// Give or take a tenth.
+fn jittered(duration: Duration) -> Duration {
+    duration.mul_f64(rand::random_range(0.9..=1.1))
+}

@@ -1,0 +1,209 @@
+//! The doors: routes, who may pass, and how errors look over HTTP.
+//!
+//! `http::stream` upgrades to the socket; the others are REST beside it, with the same credentials,
+//! ownership and validation. Every handler calls the same orchestrator as the socket does.
+
+mod files;
+mod health;
+mod page;
+mod sessions;
+mod stream;
+mod tasks;
+mod tokens;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{FromRequestParts, Request, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use serde_json::{Map, Value};
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::limit::RequestBodyLimitLayer;
+
+use crate::auth::{AuthError, Principal};
+use crate::connection::Shared;
+use crate::orchestrator::Refusal;
+use crate::protocol::{ErrorCode, ErrorFrame, Fields, TextLimits};
+
+/// What every handler gets.
+pub(crate) type Gateway = Arc<Shared>;
+
+/// All routes of the public listener.
+pub fn routes(shared: Arc<Shared>) -> Router {
+    let frame_bytes = shared.limits.frame_bytes;
+    let file_bytes = shared.limits.file_bytes;
+    let files = Router::new()
+        .route("/v1/sessions/{id}/files/{*path}", get(files::read).put(files::write))
+        .layer(axum::extract::DefaultBodyLimit::disable())
+        .layer(RequestBodyLimitLayer::new(file_bytes));
+    let api = Router::new()
+        .route("/v1/tasks", post(tasks::submit).get(tasks::list))
+        .route("/v1/tasks/{id}", get(tasks::read).delete(tasks::cancel))
+        .route("/v1/tasks/{id}/answer", post(tasks::answer))
+        .route("/v1/sessions", post(sessions::start).get(sessions::list))
+        .route("/v1/sessions/{id}", get(sessions::read).patch(sessions::rename).delete(sessions::erase))
+        .route("/v1/sessions/{id}/events", get(sessions::events))
+        .route("/v1/sessions/{id}/files", get(files::list))
+        .route("/v1/profiles", get(sessions::profiles))
+        .route("/v1/api-tokens", post(tokens::create).get(tokens::list))
+        .route("/v1/api-tokens/{id}", axum::routing::delete(tokens::revoke))
+        .layer(axum::extract::DefaultBodyLimit::disable())
+        .layer(RequestBodyLimitLayer::new(frame_bytes));
+    Router::new()
+        .route("/", get(page::front))
+        .route("/v1/stream", get(stream::upgrade))
+        .route("/health", get(health::live))
+        .route("/health/ready", get(health::ready))
+        .merge(api)
+        .merge(files)
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(middleware::from_fn(error_bodies))
+        .layer(CatchPanicLayer::custom(panicked))
+        .with_state(shared)
+}
+
+/// An error as an HTTP answer: `{"error": {"code", "message", …}}`.
+#[derive(Debug)]
+pub(crate) struct ApiError(pub(crate) Box<ErrorFrame>);
+
+impl From<ErrorFrame> for ApiError {
+    fn from(error: ErrorFrame) -> Self {
+        Self(Box::new(error))
+    }
+}
+
+impl From<Refusal> for ApiError {
+    fn from(refusal: Refusal) -> Self {
+        ErrorFrame::from(refusal).into()
+    }
+}
+
+impl From<crate::database::DatabaseError> for ApiError {
+    fn from(error: crate::database::DatabaseError) -> Self {
+        Refusal::from(error).into()
+    }
+}
+
+impl From<AuthError> for ApiError {
+    fn from(error: AuthError) -> Self {
+        auth_error(&error).into()
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let status = self.0.code.status();
+        let retry_after = self.0.retry_after_ms;
+        let mut response = (status, axum::Json(serde_json::json!({ "error": self.0 }))).into_response();
+        if let Some(wait) = retry_after
+            && let Ok(seconds) = HeaderValue::from_str(&wait.div_ceil(1_000).to_string())
+        {
+            response.headers_mut().insert(header::RETRY_AFTER, seconds);
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}
+
+/// What clients hear of a credential that did not do. The socket closes with the code that goes with it.
+pub(crate) fn auth_error(error: &AuthError) -> ErrorFrame {
+    match error {
+        AuthError::Unauthorized(why) => ErrorFrame::new(ErrorCode::Unauthorized, *why),
+        AuthError::OriginRefused => ErrorFrame::new(
+            ErrorCode::Forbidden,
+            "this origin may not use session cookies; add it to `auth.allowed_origins`, or use a token",
+        ),
+        AuthError::Unavailable(cause) => {
+            tracing::error!(error = %cause, "A credential could not be checked: {cause}");
+            ErrorFrame::new(ErrorCode::StorageUnavailable, "your credential can't be checked now; try again shortly")
+                .retry_after(1_000)
+        }
+    }
+}
+
+impl FromRequestParts<Gateway> for Principal {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, gateway: &Gateway) -> Result<Self, ApiError> {
+        let credential =
+            gateway.authenticator.credential_from_request(&parts.method, &parts.headers, &parts.uri)?;
+        Ok(gateway.authenticator.authenticate(&credential).await?)
+    }
+}
+
+/// A request body: one JSON object. An empty body is an empty object.
+pub(crate) struct Body(Map<String, Value>);
+
+impl Body {
+    /// Reads its fields with the same rules as a frame's.
+    pub(crate) fn fields(&self, gateway: &Gateway) -> Fields<'_> {
+        Fields::new(&self.0, TextLimits { prompt_bytes: gateway.limits.prompt_bytes })
+    }
+}
+
+impl axum::extract::FromRequest<Gateway> for Body {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, gateway: &Gateway) -> Result<Self, ApiError> {
+        let bytes = Bytes::from_request(request, gateway).await.map_err(|rejection| {
+            if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
+                too_large(gateway.limits.frame_bytes)
+            } else {
+                ErrorFrame::new(ErrorCode::InvalidJson, "the body could not be read; send one JSON object")
+            }
+        })?;
+        if bytes.is_empty() {
+            return Ok(Self(Map::new()));
+        }
+        let object = serde_json::from_slice(&bytes)
+            .map_err(|_| ErrorFrame::new(ErrorCode::InvalidJson, "the body must be one JSON object"))?;
+        Ok(Self(object))
+    }
+}
+
+pub(crate) fn too_large(limit: usize) -> ErrorFrame {
+    ErrorFrame::new(ErrorCode::PayloadTooLarge, format!("the body is over {limit} bytes; send less"))
+}
+
+async fn not_found() -> ApiError {
+    ErrorFrame::new(ErrorCode::NotFound, "no such route; `GET /` says what there is").into()
+}
+
+async fn method_not_allowed() -> Response {
+    let error = ErrorFrame::new(ErrorCode::NotFound, "this route does not know the method; `GET /` says what there is");
+    (StatusCode::METHOD_NOT_ALLOWED, ApiError::from(error).into_response().into_body()).into_response()
+}
+
+/// Gives errors of the layers below, which have no JSON body, one of ours; and tells caches to keep
+/// their hands off.
+async fn error_bodies(request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    let is_json = |response: &Response| {
+        response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"))
+    };
+    if response.status() == StatusCode::PAYLOAD_TOO_LARGE && !is_json(&response) {
+        let error = ErrorFrame::new(ErrorCode::PayloadTooLarge, "the body is over the limit; send less");
+        response = ApiError::from(error).into_response();
+    }
+    response.headers_mut().entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    response
+        .headers_mut()
+        .insert(HeaderName::from_static("x-content-type-options"), HeaderValue::from_static("nosniff"));
+    response
+}
+
+/// A panic costs its own request only.
+fn panicked(_: Box<dyn std::any::Any + Send + 'static>) -> Response {
+    ApiError::from(crate::orchestrator::internal_error("a handler panicked; its message is above")).into_response()
+}
+
+/// The gateway out of a handler's state.
+pub(crate) type GatewayState = State<Gateway>;

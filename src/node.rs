@@ -1,0 +1,51 @@
+//! Which gateway this is: an id in the data directory, locked while the gateway runs.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{Read, Seek, Write};
+use std::path::Path;
+
+use anyhow::{Context, bail};
+use uuid::Uuid;
+
+/// The lock on a data directory; given back on drop.
+#[derive(Debug)]
+pub struct Node {
+    id: String,
+    _lock: File,
+}
+
+impl Node {
+    /// Takes the data directory for this process. Fails when another gateway has it.
+    pub fn take(data_dir: &Path) -> anyhow::Result<Self> {
+        let path = data_dir.join("node_id");
+        let mut file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .open(&path)
+            .with_context(|| format!("can't open `{}`; may this user write there?", path.display()))?;
+        match file.try_lock() {
+            Ok(()) => (),
+            Err(TryLockError::WouldBlock) => {
+                bail!("another gateway runs on `{}`; stop it, or set another `data_dir`", data_dir.display())
+            }
+            Err(TryLockError::Error(error)) => return Err(error).context("can't lock the data directory"),
+        }
+        let mut id = String::new();
+        file.read_to_string(&mut id)?;
+        if Uuid::try_parse(id.trim()).is_err() {
+            id = Uuid::now_v7().simple().to_string();
+            file.set_len(0)?;
+            file.rewind()?;
+            file.write_all(id.as_bytes())?;
+            file.sync_all()?;
+        }
+        Ok(Self { id: id.trim().to_owned(), _lock: file })
+    }
+
+    /// The id, the same after every restart on this data directory.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+}

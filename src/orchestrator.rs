@@ -1,0 +1,4 @@
+//! Tasks and sessions: accept, queue, run, cancel, answer, end. To come.
+
+pub mod invariants;
+pub mod result_text;

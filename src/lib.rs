@@ -10,6 +10,7 @@ pub mod database;
 pub mod domain;
 pub mod hub;
 pub mod journal;
+pub mod orchestrator;
 pub mod protocol;
 pub mod runtime;
 pub mod store;

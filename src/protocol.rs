@@ -6,6 +6,7 @@
 pub mod client;
 pub mod error;
 pub mod event;
+pub mod link;
 pub mod reply;
 
 pub use client::{Answer, ClientFrame, ClientMessage, Fields, ReplayFrom, RequestId, Submit};

@@ -6,9 +6,12 @@ use serde_json::value::RawValue;
 use super::FrameText;
 use crate::domain::{AskId, Audience, ContainerId, Seq, SessionId, TaskId, Timestamp, Usage};
 
-/// What a journal frame holds in the place of the public address of a workspace file, up to the
-/// closing byte `\u{1}` in its JSON escape. No client text can hold it: U+0001 never survives
-/// [`Event::encode`] unescaped, and agents' own U+0001 are removed from polished text.
+/// What opens a link placeholder: this, a file's percent-encoded path in the workspace, and
+/// [`LINK_CLOSE`] stand in a journalled `result_text` for the file's address, which is signed anew
+/// at each delivery ([`super::link`]).
+///
+/// Nobody else can write one: polishing removes every U+0001 from an agent's text before it adds
+/// its own, and no other event is searched for placeholders.
 pub const LINK_OPEN: &str = "streamgate-file:\u{1}";
 /// What ends a link placeholder.
 pub const LINK_CLOSE: &str = "\u{1}";

@@ -248,7 +248,8 @@ mod tests {
 
     #[test]
     fn what_can_not_work_is_refused_by_name() {
-        let cases: [(&str, fn(&mut Config)); 17] = [
+        type Change = fn(&mut Config);
+        let cases: [(&str, Change); 17] = [
             ("`admin.listen` is", |config| config.admin.listen = config.listen),
             ("`public_url` is `https://a.example/x`", |config| config.public_url = "https://a.example/x".to_owned()),
             ("`public_url` is `a.example`", |config| config.public_url = "a.example".to_owned()),

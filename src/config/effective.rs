@@ -74,12 +74,12 @@ impl Config {
         let mut shown = self.clone();
         shown.public_url = self.public_url();
         shown.data_dir = self.data_dir();
-        shown.database.url = hidden_url(&self.database_url()).to_owned();
-        shown.auth.link_secret = hidden(&self.auth.link_secret).to_owned();
+        shown.database.url = hidden_url(self.database_url());
+        shown.auth.link_secret = hidden(&self.auth.link_secret).into();
         let better_auth = &mut shown.auth.better_auth;
-        better_auth.secret = hidden(&self.auth.better_auth.secret).to_owned();
+        better_auth.secret = hidden(&self.auth.better_auth.secret).into();
         better_auth.cookie_name = self.better_auth_cookie_name();
-        better_auth.database_url = hidden(&self.auth.better_auth.database_url).to_owned();
+        better_auth.database_url = hidden(&self.auth.better_auth.database_url).into();
         toml::to_string(&shown)
     }
 }
@@ -94,8 +94,8 @@ fn hidden(secret: &str) -> &str {
 }
 
 /// A file's name is no secret; anything else may hold a password.
-fn hidden_url(url: &str) -> &str {
-    if url.starts_with("sqlite:") { url } else { hidden(url) }
+fn hidden_url(url: String) -> String {
+    if url.starts_with("sqlite:") { url } else { hidden(&url).into() }
 }
 
 impl fmt::Debug for DatabaseConfig {
@@ -103,7 +103,7 @@ impl fmt::Debug for DatabaseConfig {
         let Self { url, max_connections } = self;
         formatter
             .debug_struct("DatabaseConfig")
-            .field("url", &hidden_url(url))
+            .field("url", &hidden_url(url.clone()))
             .field("max_connections", max_connections)
             .finish()
     }

@@ -1,14 +1,23 @@
 //! Every setting, its default, and the check that stops a bad one at the start.
 //!
-//! Defaults < `--config FILE` (TOML) < `STREAMGATE_…` environment (`__` nests). Used by `app`, which
-//! hands each part its own section. `config/streamgate.toml` shows all keys; a test keeps it equal to
-//! these defaults.
+//! Defaults < `--config FILE` (TOML) < `STREAMGATE_…` environment (`__` nests). Used by `main`, which
+//! loads and checks, and by `app`, which hands each part its own section. `config::load` reads,
+//! `config::check` refuses what can't work together, `config::effective` says what empty keys stand
+//! for and prints without secrets, `config::open_files` fits `limits.connections` to the machine.
+//! `config/streamgate.toml` shows all keys; a test keeps it equal to these defaults.
+
+mod check;
+mod effective;
+mod load;
+mod open_files;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+
+pub use load::{ConfigError, process_environment};
 
 /// All settings.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -38,12 +47,13 @@ pub struct Config {
     pub admin: AdminConfig,
     /// What is logged.
     pub log: LogConfig,
-    /// The agents, by slug. The built-in `demo` is there unless this names others.
+    /// The agents, by slug. A file that names any replaces the built-in `demo`; one that names `demo`
+    /// changes it key by key.
     pub profiles: BTreeMap<String, ProfileConfig>,
 }
 
 /// `database.*`
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DatabaseConfig {
     /// `sqlite:PATH` or `postgres://…`; `sqlite:<data_dir>/streamgate.db` if empty. A secret.
@@ -97,7 +107,7 @@ pub struct DockerConfig {
 }
 
 /// `auth.*`
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AuthConfig {
     /// Origins beside `public_url`'s that may use cookies: `https://app.example.com`.
@@ -113,7 +123,7 @@ pub struct AuthConfig {
 }
 
 /// `auth.better_auth.*`. Off while `secret` is empty.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BetterAuthConfig {
     /// Better Auth's own secret, at least 32 characters. A secret.
@@ -146,7 +156,8 @@ pub struct LimitsConfig {
     pub flood_seconds: u64,
     /// Connections per user.
     pub connections_per_user: usize,
-    /// Connections per process.
+    /// Connections per process. The default gives way to the machine's open-file limit; any other
+    /// value must fit it.
     pub connections: usize,
     /// New connections per second.
     pub new_connections_per_second: u32,
@@ -387,5 +398,43 @@ impl ProfileConfig {
             warm: 1,
             ..Self::default()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use toml::{Table, Value};
+
+    use super::*;
+
+    const DEFAULTS: &str = include_str!("../config/streamgate.toml");
+    const PRODUCTION: &str = include_str!("../config/production.toml");
+
+    /// Every key in `table`, with those it is in.
+    fn keys(table: &Table) -> Vec<String> {
+        let inner = |(key, value): (&String, &Value)| {
+            let below = value.as_table().map(keys).unwrap_or_default();
+            let below = below.into_iter().map(move |inner| format!("{key}.{inner}")).collect::<Vec<_>>();
+            std::iter::once(key.clone()).chain(below).collect::<Vec<_>>()
+        };
+        table.iter().flat_map(inner).collect()
+    }
+
+    #[test]
+    fn the_file_of_all_keys_says_the_defaults() {
+        assert_eq!(toml::from_str::<Config>(DEFAULTS), Ok(Config::default()));
+        let (written, all): (Table, _) =
+            (toml::from_str(DEFAULTS).unwrap(), Table::try_from(Config::default()).unwrap());
+        assert_eq!(keys(&written), keys(&all));
+    }
+
+    #[test]
+    fn the_production_file_works() {
+        let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("config/production.toml");
+        let url = ("STREAMGATE_DATABASE__URL".to_owned(), "postgres://streamgate:x@postgres/streamgate".to_owned());
+        let config = Config::load(Some(&file), [url]).unwrap();
+        config.check().unwrap();
+        assert_eq!((config.runtime.kind, config.listen.port()), (RuntimeKind::Docker, 8080));
+        assert!(!PRODUCTION.contains("\nurl"), "no secret in a file that an image holds");
     }
 }

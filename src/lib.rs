@@ -4,6 +4,7 @@
 //! sessions, up to the doors. Arrows point from later to earlier ones only.
 
 pub mod agent;
+pub mod app;
 pub mod auth;
 pub mod config;
 pub mod database;

@@ -1,2 +1,200 @@
-//! streamgate
-fn main() {}
+//! The command line: reads it and the settings, and hands over to the library.
+//!
+//! Every error is one line on stderr, `streamgate: <what> — <how to mend>`, and exit code 1.
+
+mod chat;
+mod health;
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::{Parser, Subcommand};
+use streamgate::config::{Config, LogConfig, LogFormat, process_environment};
+use tracing_subscriber::EnvFilter;
+
+/// Libraries whose finer lines show headers, frames or bodies, and so tokens: never below this.
+const CAPPED: &str =
+    "hyper=info,hyper_util=info,h2=info,tungstenite=info,tokio_tungstenite=info,rustls=info,bollard=info,sqlx=info";
+
+/// A WebSocket gateway that streams AI agents at work.
+#[derive(Parser)]
+#[command(name = "streamgate", version, about)]
+struct Cli {
+    /// A TOML file of settings; config/streamgate.toml shows them all
+    #[arg(long, global = true, env = "STREAMGATE_CONFIG", hide_env_values = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the gateway (also without any command)
+    Serve,
+    /// Make, list and revoke API tokens, also beside a running gateway
+    #[command(arg_required_else_help = false)]
+    Token {
+        #[command(subcommand)]
+        command: TokenCommand,
+    },
+    /// Talk to a gateway from this terminal
+    Chat(chat::Arguments),
+    /// The built-in agent, on stdin and stdout
+    DemoAgent,
+    /// Look at the settings
+    #[command(arg_required_else_help = false)]
+    Config {
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+    /// Ask a gateway whether it is well: exit code 0 if so
+    Health {
+        /// The gateway: http://HOST:PORT [default: this configuration's]
+        #[arg(long)]
+        url: Option<String>,
+    },
+}
+
+#[derive(Subcommand)]
+enum TokenCommand {
+    /// Make a token and print it, alone, on stdout
+    Create {
+        /// Whose it is
+        #[arg(long)]
+        user: String,
+        /// What its user may do besides: `admin`
+        #[arg(long)]
+        role: Option<String>,
+        /// What to call it
+        #[arg(long)]
+        name: Option<String>,
+    },
+    /// List all tokens, without their secret part
+    List,
+    /// Make a token useless, at once
+    Revoke {
+        /// Its id, as `token list` shows it: `tok_…`
+        id: String,
+    },
+}
+
+#[derive(Subcommand)]
+enum ConfigCommand {
+    /// Say whether a gateway can run on these settings
+    Check,
+    /// Show what a gateway would go by, as TOML, secrets as ***
+    Print,
+}
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        // Help and version, which were asked for.
+        Err(error) if !error.use_stderr() => error.exit(),
+        Err(error) => return fail(&usage(&error)),
+    };
+    match run(cli) {
+        Ok(code) => code,
+        Err(error) => fail(&format!("{error:#}")),
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    let command = cli.command.unwrap_or(Command::Serve);
+    if matches!(command, Command::DemoAgent) {
+        return demo_agent();
+    }
+    let file = cli.config.filter(|path| !path.as_os_str().is_empty());
+    let config = Config::load(file.as_deref(), process_environment())?;
+    match command {
+        Command::Serve => serve(config),
+        Command::Token { command } => block_on(token(config, command))?,
+        Command::Chat(arguments) => block_on(chat::run(arguments, config))?,
+        Command::DemoAgent => demo_agent(),
+        Command::Config { command: ConfigCommand::Check } => check(config),
+        Command::Config { command: ConfigCommand::Print } => print(&config.to_public_toml()?),
+        Command::Health { url } => {
+            let url = url.unwrap_or_else(|| format!("http://{}", config.local_address()));
+            block_on(health::ask(&url))??;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+fn serve(mut config: Config) -> anyhow::Result<ExitCode> {
+    config.check()?;
+    start_logging(&config.log);
+    if let Some(warning) = config.fit_open_files()? {
+        tracing::warn!("{warning}");
+    }
+    block_on(streamgate::app::serve(config))??;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn check(mut config: Config) -> anyhow::Result<ExitCode> {
+    config.check()?;
+    match config.fit_open_files()? {
+        None => print("the configuration is good\n"),
+        Some(warning) => print(&format!("the configuration is good, but {warning}\n")),
+    }
+}
+
+async fn token(config: Config, command: TokenCommand) -> anyhow::Result<ExitCode> {
+    config.check()?;
+    // Merge: open the database, make `auth::api_token::ApiTokens` of it, and call it in the three arms.
+    match command {
+        TokenCommand::Create { user, role, name } => {
+            anyhow::bail!("no token for {user} ({role:?}, {name:?}) — wire `ApiTokens::create`")
+        }
+        TokenCommand::List => anyhow::bail!("no list of tokens — wire `ApiTokens::list`"),
+        TokenCommand::Revoke { id } => anyhow::bail!("{id} is not revoked — wire `ApiTokens::revoke`"),
+    }
+}
+
+fn demo_agent() -> anyhow::Result<ExitCode> {
+    // Merge: run `agent::demo` on stdin and stdout.
+    anyhow::bail!("no demo agent in this build — wire `agent::demo`")
+}
+
+/// Runs `work` to its end. What it left in the background ends with the process.
+fn block_on<T>(work: impl Future<Output = T>) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("can't start threads")?;
+    let result = runtime.block_on(work);
+    runtime.shutdown_background();
+    Ok(result)
+}
+
+/// Logs to stderr: stdout is for what was asked for.
+fn start_logging(log: &LogConfig) {
+    // `check` has seen the filter already.
+    let filter = EnvFilter::try_new(format!("{},{CAPPED}", log.filter)).unwrap_or_else(|_| EnvFilter::new(CAPPED));
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match log.format {
+        LogFormat::Text => lines.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
+        LogFormat::Json => lines.json().init(),
+    }
+}
+
+fn print(text: &str) -> anyhow::Result<ExitCode> {
+    std::io::stdout().write_all(text.as_bytes()).context("can't write to stdout")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Clap's complaint without its help.
+fn usage(error: &clap::Error) -> String {
+    let text = error.to_string();
+    let first = text.lines().next().unwrap_or_default();
+    format!("{} — see `streamgate --help`", first.strip_prefix("error: ").unwrap_or(first))
+}
+
+fn fail(error: &str) -> ExitCode {
+    let mut line = error.split_whitespace().collect::<Vec<_>>().join(" ");
+    if !line.contains(" — ") {
+        line.push_str(" — `streamgate config print` shows the settings that led here");
+    }
+    // Nobody is left to tell when even stderr is gone.
+    let _ = writeln!(std::io::stderr(), "streamgate: {line}");
+    ExitCode::FAILURE
+}

@@ -7,6 +7,8 @@
 pub mod docker;
 pub mod pool;
 pub mod process;
+mod stdin;
+mod tail;
 pub mod workspace;
 
 use std::sync::Arc;
@@ -75,23 +77,30 @@ pub enum Signal {
 /// A handle to a running agent.
 #[async_trait]
 pub trait AgentProcess: Send + Sync {
-    /// Writes to its stdin, whole or not at all from the agent's view (one writer at a time). Gives up
-    /// after `deadline`: an agent that never reads must not hold anybody. Not cancel safe.
+    /// Writes to its stdin, one writer at a time. Gives up after `deadline` with
+    /// [`RuntimeError::NotReading`]: an agent that never reads must not hold anybody. What was given up
+    /// may have arrived in part, so its stdin is closed then, and every later write fails: nothing is
+    /// ever glued to half a line. Not cancel safe in the same way.
     async fn write(&self, bytes: &[u8], deadline: Duration) -> Result<(), RuntimeError>;
 
     /// Sends a signal to the agent and all that it started. Killing also removes what holds it (the
-    /// container), not the workspace. Of an agent that is gone: succeeds.
+    /// container), not the workspace, and returns when that is done; output that was not read by then
+    /// may be lost. Of an agent that is gone: succeeds.
     async fn signal(&self, signal: Signal) -> Result<(), RuntimeError>;
 
     /// Whether the box runs anything besides the agent itself (and its init): what a tool left behind.
     async fn has_stragglers(&self) -> Result<bool, RuntimeError>;
+
+    /// Completes when the agent is gone, whether or not its output has been read. Cancel safe.
+    async fn gone(&self);
 }
 
 /// Where agent processes live.
 #[async_trait]
 pub trait Runtime: Send + Sync {
     /// Starts an agent in the box `spec.container_id`, making the box's workspace when there is none,
-    /// and returns when its process runs. A leftover container of that box is removed first.
+    /// and returns when its process runs. A leftover container of that box is removed first. Not cancel
+    /// safe: run it in a task of its own, or a half-started agent may stay until the next start.
     async fn start(&self, spec: &AgentSpec) -> Result<Agent, RuntimeError>;
 
     /// Stops and removes whatever this gateway's instance left running, but for nothing else's.
@@ -103,6 +112,20 @@ pub trait Runtime: Send + Sync {
 
     /// The box's files; made when missing.
     fn workspace(&self, container_id: ContainerId) -> workspace::Workspace;
+
+    /// Ends what must not outlive the gateway: plain processes. Containers stay.
+    async fn shutdown(&self);
+}
+
+/// What people call a box. The end of the id, because its start is the time and equal for neighbours.
+fn container_name(container_id: ContainerId) -> String {
+    let id = container_id.to_string();
+    format!("agent-{}", &id[id.len() - 8..])
+}
+
+/// Runs `work` where blocking is fine.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> std::io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(std::io::Error::other)
 }
 
 /// What can go wrong in a runtime, in words for the operator's log. Clients hear "no container".
@@ -128,6 +151,12 @@ pub enum RuntimeError {
     /// The agent is gone.
     #[error("the agent is gone")]
     Gone,
+    /// The agent survived a kill for too long.
+    #[error("the agent did not stop in time")]
+    NotStopped,
+    /// A setting does not fit this host.
+    #[error("{0}")]
+    BadSetting(String),
     /// The disk.
     #[error("workspace: {0}")]
     Workspace(#[source] std::io::Error),

@@ -1,0 +1,205 @@
+//! What a container is created with. The settings are listed here and nowhere else.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use bollard::models::{
+    ContainerCreateBody, HostConfig, HostConfigLogConfig, Mount, MountType, ResourcesUlimits, RestartPolicy,
+    RestartPolicyNameEnum,
+};
+
+use super::super::{AgentSpec, RuntimeError};
+use crate::config::ProfileConfig;
+use crate::domain::ContainerId;
+
+/// Whose container it is.
+pub(super) const INSTANCE_LABEL: &str = "streamgate.instance";
+/// Which box it is.
+const CONTAINER_LABEL: &str = "streamgate.container";
+/// Which kind of agent lives in it.
+const PROFILE_LABEL: &str = "streamgate.profile";
+/// Where the workspace is inside.
+const WORKSPACE: &str = "/workspace";
+/// The image that `cargo run` users build themselves.
+const DEMO_IMAGE: &str = "streamgate-demo-agent";
+/// Files that an agent may have open.
+const OPEN_FILES: i64 = 1_024;
+/// Under memory pressure agents go before the host's services.
+const OOM_SCORE: i64 = 500;
+/// Agents' user when the gateway is root: nobody's on usual hosts.
+const UNPRIVILEGED: User = User { user: 10_001, group: 10_001 };
+
+/// Whom agents run as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct User {
+    user: u32,
+    group: u32,
+}
+
+impl User {
+    /// Reads `runtime.docker.user`. Files must be handed to that user, so a gateway that is not root can
+    /// only use its own.
+    pub(super) fn for_agents(setting: &str) -> Result<Self, RuntimeError> {
+        let own =
+            Self { user: rustix::process::geteuid().as_raw(), group: rustix::process::getegid().as_raw() };
+        Self::choose(setting, own)
+    }
+
+    fn choose(setting: &str, own: Self) -> Result<Self, RuntimeError> {
+        if setting.is_empty() {
+            return Ok(if own.user == 0 { UNPRIVILEGED } else { own });
+        }
+        let parsed = setting.split_once(':').and_then(|(user, group)| {
+            Some(Self { user: user.parse().ok()?, group: group.parse().ok()? })
+        });
+        let Some(user) = parsed else {
+            let text = format!("`runtime.docker.user` is `{setting}`; write two numbers, as in `10001:10001`, or nothing");
+            return Err(RuntimeError::BadSetting(text));
+        };
+        if own.user != 0 && user != own {
+            return Err(RuntimeError::BadSetting(format!(
+                "`runtime.docker.user` is `{setting}`, but this gateway runs as {} and can't hand files to others; leave \
+                 it empty or run the gateway as root",
+                own.text()
+            )));
+        }
+        Ok(user)
+    }
+
+    /// Whom workspaces are handed to; `None` when they are ours already.
+    pub(super) fn owner(self) -> Option<(u32, u32)> {
+        rustix::process::geteuid().is_root().then_some((self.user, self.group))
+    }
+
+    fn text(self) -> String {
+        format!("{}:{}", self.user, self.group)
+    }
+}
+
+/// The engine's name for a box: its id, so that two containers of one box can't be.
+pub(super) fn engine_name(container_id: ContainerId) -> String {
+    format!("streamgate-{container_id}")
+}
+
+/// Everything the engine is told about a container.
+pub(super) fn body(
+    spec: &AgentSpec,
+    workspace: &Path,
+    user: User,
+    instance: &str,
+) -> Result<ContainerCreateBody, RuntimeError> {
+    let profile = &spec.profile;
+    if profile.image.is_empty() {
+        let slug = spec.profile_id.slug();
+        let text = format!("`profiles.{slug}.image` is empty; under `runtime.kind = \"docker\"` it names the image");
+        return Err(RuntimeError::BadSetting(text));
+    }
+    let mut env: Vec<String> = profile.env.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    env.push(format!("HOME={WORKSPACE}"));
+    let labels = [
+        (INSTANCE_LABEL, instance.to_owned()),
+        (CONTAINER_LABEL, spec.container_id.to_string()),
+        (PROFILE_LABEL, spec.profile_id.slug().to_owned()),
+    ];
+    Ok(ContainerCreateBody {
+        image: Some(profile.image.clone()),
+        // All of the command as the entrypoint: the image's own can't get in between. Without a command
+        // the image decides.
+        entrypoint: (!profile.command.is_empty()).then(|| profile.command.clone()),
+        user: Some(user.text()),
+        env: Some(env),
+        working_dir: Some(WORKSPACE.to_owned()),
+        labels: Some(labels.map(|(name, value)| (name.to_owned(), value)).into()),
+        // Without `stdin_once`, a connection that breaks is no end of input for the agent.
+        open_stdin: Some(true),
+        stdin_once: Some(false),
+        tty: Some(false),
+        attach_stdin: Some(true),
+        network_disabled: Some(true),
+        host_config: Some(host(profile, workspace, user)),
+        ..ContainerCreateBody::default()
+    })
+}
+
+/// The cage. Seccomp is the engine's default profile, which stays on.
+fn host(profile: &ProfileConfig, workspace: &Path, user: User) -> HostConfig {
+    let limit = |name: &str, most| ResourcesUlimits { name: Some(name.to_owned()), soft: Some(most), hard: Some(most) };
+    // Without uid and gid the agent could not write there.
+    let tmp = format!("rw,noexec,nosuid,nodev,size=64m,uid={},gid={},mode=0700", user.user, user.group);
+    #[expect(clippy::cast_possible_truncation, reason = "billionths of a CPU, far below the limit")]
+    let nano_cpus = (profile.cpus * 1e9) as i64;
+    HostConfig {
+        network_mode: Some("none".to_owned()),
+        readonly_rootfs: Some(true),
+        cap_drop: Some(vec!["ALL".to_owned()]),
+        security_opt: Some(vec!["no-new-privileges:true".to_owned()]),
+        privileged: Some(false),
+        pids_limit: Some(profile.pids),
+        memory: Some(profile.memory_bytes),
+        // Memory and swap together: equal means no swap.
+        memory_swap: Some(profile.memory_bytes),
+        nano_cpus: Some(nano_cpus),
+        ulimits: Some(vec![limit("nofile", OPEN_FILES), limit("core", 0)]),
+        ipc_mode: Some("private".to_owned()),
+        init: Some(true),
+        oom_score_adj: Some(OOM_SCORE),
+        tmpfs: Some(HashMap::from([("/tmp".to_owned(), tmp)])),
+        restart_policy: Some(RestartPolicy { name: Some(RestartPolicyNameEnum::NO), maximum_retry_count: None }),
+        // Read as a file that only grows; options would rotate it.
+        log_config: Some(HostConfigLogConfig { typ: Some("json-file".to_owned()), config: None }),
+        // Not `binds`: a colon in the path would mean something there.
+        mounts: Some(vec![Mount {
+            typ: Some(MountType::BIND),
+            source: Some(workspace.display().to_string()),
+            target: Some(WORKSPACE.to_owned()),
+            ..Mount::default()
+        }]),
+        ..HostConfig::default()
+    }
+}
+
+/// Says how to get an image that is not there.
+pub(super) fn explain_create(error: RuntimeError, image: &str) -> RuntimeError {
+    match error {
+        RuntimeError::NoImage { .. } => {
+            let built_here = image.split(':').next() == Some(DEMO_IMAGE);
+            let hint = if built_here {
+                format!("docker build -f images/demo-agent/Dockerfile -t {image} .")
+            } else {
+                format!("docker pull {image}")
+            };
+            RuntimeError::NoImage { image: image.to_owned(), hint }
+        }
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ROOT: User = User { user: 0, group: 0 };
+    const ALICE: User = User { user: 1_000, group: 1_001 };
+
+    #[test]
+    fn agents_are_never_root_by_default() {
+        assert_eq!(User::choose("", ROOT).unwrap(), UNPRIVILEGED);
+        assert_eq!(User::choose("", ALICE).unwrap(), ALICE);
+        assert_eq!(User::choose("1000:1001", ROOT).unwrap(), ALICE);
+        assert_eq!(User::choose("1000:1001", ALICE).unwrap(), ALICE);
+        for bad in ["1000", "alice:alice", "-1:5", ":"] {
+            let error = User::choose(bad, ROOT).unwrap_err().to_string();
+            assert!(error.contains("runtime.docker.user") && error.contains(bad), "{error}");
+        }
+        assert!(User::choose("10001:10001", ALICE).is_err());
+    }
+
+    #[test]
+    fn a_missing_image_comes_with_the_command_that_gets_it() {
+        let missing = || RuntimeError::NoImage { image: String::new(), hint: String::new() };
+        let demo = explain_create(missing(), "streamgate-demo-agent:latest").to_string();
+        assert!(demo.contains("docker build -f images/demo-agent/Dockerfile -t streamgate-demo-agent:latest ."), "{demo}");
+        let other = explain_create(missing(), "ghcr.io/a/b:1").to_string();
+        assert!(other.contains("docker pull ghcr.io/a/b:1"), "{other}");
+    }
+}

@@ -114,7 +114,7 @@ pub struct Turn {
 pub struct DecodeError(pub String);
 
 /// One agent's stdio dialect. Pure: no I/O, clock or tasks.
-pub trait Adapter: Send {
+pub trait Adapter: Send + Sync {
     /// Reads one stdout line (UTF-8, no newline), adding what it means to `events`.
     fn decode(&mut self, line: &str, events: &mut Vec<AgentEvent>) -> Result<(), DecodeError>;
 

@@ -27,10 +27,10 @@ use crate::hub::Hub;
 use crate::journal::Journal;
 use crate::node::Node;
 use crate::orchestrator::{KeyLocks, Orchestrator, Parts, Users};
+use crate::runtime::Runtime;
 use crate::runtime::docker::DockerRuntime;
 use crate::runtime::pool::Pool;
 use crate::runtime::process::ProcessRuntime;
-use crate::runtime::Runtime;
 use crate::store::Store;
 
 /// How long open sockets get to close before the runs are waited for.
@@ -58,9 +58,13 @@ impl App {
             .with_context(|| format!("can't make the data directory `{}`", config.data_dir.display()))?;
         let data_dir = std::fs::canonicalize(&config.data_dir)?;
         let node = Node::take(&data_dir)?;
-        let database = Database::connect(&config.database_url(), config.database.max_connections)
-            .await
-            .with_context(|| format!("can't open the database {}; is it running, and is `database.url` right?", config.database_name()))?;
+        let database =
+            Database::connect(&config.database_url(), config.database.max_connections).await.with_context(|| {
+                format!(
+                    "can't open the database {}; is it running, and is `database.url` right?",
+                    config.database_kind()
+                )
+            })?;
         let store = Store::new(database.clone());
         let instance = store.setting("instance_id", &Uuid::now_v7().simple().to_string()).await?;
 
@@ -105,9 +109,9 @@ impl App {
         let leases = orchestrator.clone();
         spawn(async move { leases.keep_leases().await });
 
-        let listener = TcpListener::bind(config.listen)
-            .await
-            .map_err(|error| anyhow!("can't listen on {}: {error}; free the port, or set another `listen`", config.listen))?;
+        let listener = TcpListener::bind(config.listen).await.map_err(|error| {
+            anyhow!("can't listen on {}: {error}; free the port, or set another `listen`", config.listen)
+        })?;
         let address = listener.local_addr()?;
         let shared = Arc::new(Shared {
             orchestrator,
@@ -205,7 +209,7 @@ fn greet(public_url: &str, first_token: Option<&ApiToken>) {
 
 async fn runtime(config: &Config, data_dir: &Path, instance: &str) -> anyhow::Result<Arc<dyn Runtime>> {
     Ok(match config.runtime.kind {
-        RuntimeKind::Process => Arc::new(ProcessRuntime::new(data_dir)?),
+        RuntimeKind::Process => Arc::new(ProcessRuntime::new(data_dir, None)?),
         RuntimeKind::Docker => Arc::new(DockerRuntime::connect(&config.runtime.docker, data_dir, instance).await?),
     })
 }

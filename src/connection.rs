@@ -27,7 +27,7 @@ pub use counted::{CountedListener, Peer};
 pub use limit::{Connections, Permit, TooMany};
 pub use read::Outgoing;
 
-use crate::auth::signed_link::LinkSigner;
+use crate::auth::signed_link::Links;
 use crate::auth::{Authenticator, Credential, Principal};
 use crate::config::LimitsConfig;
 use crate::orchestrator::Orchestrator;
@@ -45,7 +45,7 @@ pub struct Shared {
     /// Checks credentials, again and again.
     pub authenticator: Authenticator,
     /// Signs links to files.
-    pub links: LinkSigner,
+    pub links: Links,
     /// How much of everything.
     pub limits: LimitsConfig,
     /// Who is connected.

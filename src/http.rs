@@ -70,7 +70,7 @@ pub fn routes(shared: Arc<Shared>) -> Router {
 
 /// An error as an HTTP answer: `{"error": {"code", "message", …}}`.
 #[derive(Debug)]
-pub(crate) struct ApiError(pub(crate) Box<ErrorFrame>);
+pub struct ApiError(pub Box<ErrorFrame>);
 
 impl From<ErrorFrame> for ApiError {
     fn from(error: ErrorFrame) -> Self {
@@ -133,8 +133,7 @@ impl FromRequestParts<Gateway> for Principal {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, gateway: &Gateway) -> Result<Self, ApiError> {
-        let credential =
-            gateway.authenticator.credential_from_request(&parts.method, &parts.headers, &parts.uri)?;
+        let credential = gateway.authenticator.credential_from_request(&parts.method, &parts.headers, &parts.uri)?;
         Ok(gateway.authenticator.authenticate(&credential).await?)
     }
 }
@@ -187,7 +186,10 @@ async fn method_not_allowed() -> Response {
 async fn error_bodies(request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     let is_json = |response: &Response| {
-        response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"))
+        response
+            .headers()
+            .get(header::CONTENT_TYPE)
+            .is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"))
     };
     if response.status() == StatusCode::PAYLOAD_TOO_LARGE && !is_json(&response) {
         let error = ErrorFrame::new(ErrorCode::PayloadTooLarge, "the body is over the limit; send less");

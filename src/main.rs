@@ -11,7 +11,11 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
+use std::sync::Arc;
+use streamgate::auth::api_token::ApiTokens;
 use streamgate::config::{Config, LogConfig, LogFormat, process_environment};
+use streamgate::database::Database;
+use streamgate::domain::{Clock, TokenId, UserId};
 use tracing_subscriber::EnvFilter;
 
 /// Libraries whose finer lines show headers, frames or bodies, and so tokens: never below this.
@@ -143,19 +147,40 @@ fn check(mut config: Config) -> anyhow::Result<ExitCode> {
 
 async fn token(config: Config, command: TokenCommand) -> anyhow::Result<ExitCode> {
     config.check()?;
-    // Merge: open the database, make `auth::api_token::ApiTokens` of it, and call it in the three arms.
+    std::fs::create_dir_all(config.data_dir()).context("can't make the data directory")?;
+    let database = Database::connect(&config.database_url(), 1)
+        .await
+        .with_context(|| format!("can't open the {} database", config.database_kind()))?;
+    let tokens = ApiTokens::new(database, Arc::new(Clock::default()));
     match command {
         TokenCommand::Create { user, role, name } => {
-            anyhow::bail!("no token for {user} ({role:?}, {name:?}) — wire `ApiTokens::create`")
+            let (_, token) = tokens.create(&UserId(user), role.as_deref(), name.as_deref(), None).await?;
+            print(&format!("{}\n", token.reveal()))
         }
-        TokenCommand::List => anyhow::bail!("no list of tokens — wire `ApiTokens::list`"),
-        TokenCommand::Revoke { id } => anyhow::bail!("{id} is not revoked — wire `ApiTokens::revoke`"),
+        TokenCommand::List => {
+            let mut after = None;
+            loop {
+                let page = tokens.list(None, after, 1_000).await?;
+                let Some(last) = page.last() else { return Ok(ExitCode::SUCCESS) };
+                after = Some(last.id);
+                for token in &page {
+                    let role = token.role.as_deref().unwrap_or("user");
+                    let name = token.name.as_deref().unwrap_or("");
+                    print(&format!("{}  {}…  {}  {role}  {name}\n", token.id, token.hint, token.user))?;
+                }
+            }
+        }
+        TokenCommand::Revoke { id } => {
+            let token = TokenId::parse(&id).context("a token's id is `tok_` and 32 hex digits; see `token list`")?;
+            anyhow::ensure!(tokens.revoke(token, None).await?, "no token {id}; see `streamgate token list`");
+            print(&format!("{id} is revoked\n"))
+        }
     }
 }
 
 fn demo_agent() -> anyhow::Result<ExitCode> {
-    // Merge: run `agent::demo` on stdin and stdout.
-    anyhow::bail!("no demo agent in this build — wire `agent::demo`")
+    block_on(streamgate::agent::demo::run())??;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Runs `work` to its end. What it left in the background ends with the process.

@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-pub use refusal::Refusal;
+pub use refusal::{Refusal, internal_error};
 pub use users::{KeyLocks, Users};
 pub use worker::{Accepted, Ready};
 use worker::{Command, Origin, Worker};
@@ -34,7 +34,7 @@ use crate::auth::Principal;
 use crate::config::{LimitsConfig, ProfileConfig};
 use crate::database::DatabaseError;
 use crate::domain::{
-    AskId, Clock, ContainerId, Mode, ProfileId, Seq, SessionId, SessionStatus, TaskId, TaskState, Timestamp, UserId,
+    AskId, Clock, Mode, ProfileId, Seq, SessionId, SessionStatus, TaskId, TaskState, Timestamp, UserId,
 };
 use crate::hub::Hub;
 use crate::journal::{IdempotencyKey, NewSession};
@@ -64,8 +64,6 @@ pub struct Parts {
     pub limits: LimitsConfig,
     /// After how long without a turn a session's agent is stopped.
     pub idle_stop: Duration,
-    /// How long a container may take.
-    pub start_timeout: Duration,
     /// Which gateway this is.
     pub node: String,
     /// The time.
@@ -131,7 +129,10 @@ impl Orchestrator {
     }
 
     /// The profiles that `who` may use, and which is theirs by default.
-    pub fn profiles<'a>(&'a self, who: &'a Principal) -> impl Iterator<Item = (&'a ProfileId, &'a ProfileConfig, bool)> {
+    pub fn profiles<'a>(
+        &'a self,
+        who: &'a Principal,
+    ) -> impl Iterator<Item = (&'a ProfileId, &'a ProfileConfig, bool)> {
         self.parts
             .profiles
             .iter()
@@ -376,8 +377,7 @@ impl Orchestrator {
     /// All that a UI needs on attach.
     pub async fn state(&self, session: &SessionRecord) -> Result<SessionState, DatabaseError> {
         let open = self.parts.store.open_tasks(session.id).await?;
-        let summary =
-            |task: &TaskRecord| TaskSummary { task_id: task.id, status: task.state, priority: task.priority };
+        let summary = |task: &TaskRecord| TaskSummary { task_id: task.id, status: task.state, priority: task.priority };
         let at_work = open.iter().find(|task| task.state != TaskState::Queued);
         let mut pending_ask = None;
         if let Some(task) = at_work.filter(|task| task.state == TaskState::AwaitingAnswer) {

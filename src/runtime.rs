@@ -118,7 +118,7 @@ pub trait Runtime: Send + Sync {
 }
 
 /// What people call a box. The end of the id, because its start is the time and equal for neighbours.
-fn container_name(container_id: ContainerId) -> String {
+pub fn container_name(container_id: ContainerId) -> String {
     let id = container_id.to_string();
     format!("agent-{}", &id[id.len() - 8..])
 }

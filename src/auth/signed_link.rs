@@ -5,8 +5,11 @@
 //! signed.
 
 use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
 
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use percent_encoding::percent_decode_str;
 use rand::Rng;
 use rand::rand_core::UnwrapErr;
 use rand::rngs::SysRng;
@@ -15,7 +18,7 @@ use tracing::error;
 
 use super::api_token::hex;
 use crate::database::{Database, DatabaseError, execute, fetch_optional};
-use crate::domain::{SessionId, Timestamp};
+use crate::domain::{Clock, SessionId, Timestamp};
 
 /// What these tokens are for: one that was signed for anything else opens no file.
 const PURPOSE: &str = "streamgate:file:read";
@@ -97,6 +100,40 @@ impl SignedLinks {
         };
         let claims = token.claims;
         claims.sub == session.to_string() && claims.path == path && now.0 < claims.exp.saturating_mul(1_000)
+    }
+}
+
+/// Makes the public addresses of workspace files.
+#[derive(Clone, Debug)]
+pub struct Links {
+    signer: SignedLinks,
+    public_url: String,
+    lifetime: Duration,
+    clock: Arc<Clock>,
+}
+
+impl Links {
+    /// Addresses under `public_url` that open for `lifetime`.
+    pub fn new(signer: SignedLinks, public_url: String, lifetime: Duration, clock: Arc<Clock>) -> Self {
+        Self { signer, public_url, lifetime, clock }
+    }
+
+    /// The gateway's address as clients see it.
+    pub fn public_url(&self) -> &str {
+        &self.public_url
+    }
+
+    /// The address of a session's file. `path` is relative and percent-encoded; the signature binds what
+    /// it decodes to.
+    pub fn url(&self, session: SessionId, path: &str) -> String {
+        let decoded = percent_decode_str(path).decode_utf8_lossy();
+        let token = self.signer.sign(session, &decoded, self.clock.now().plus(self.lifetime));
+        format!("{}/v1/sessions/{session}/files/{path}?_pvt={token}", self.public_url)
+    }
+
+    /// Whether `token` opens the file at the (decoded) `path` of `session` now.
+    pub fn opens(&self, token: &str, session: SessionId, path: &str) -> bool {
+        self.signer.verify(token, session, path, self.clock.now())
     }
 }
 

@@ -50,6 +50,11 @@ impl Config {
         }
     }
 
+    /// Which database, in words without the secret parts of its address.
+    pub fn database_kind(&self) -> &'static str {
+        if self.database_url().starts_with("sqlite:") { "SQLite" } else { "Postgres" }
+    }
+
     /// The exact name of Better Auth's session cookie.
     pub fn better_auth_cookie_name(&self) -> String {
         let configured = &self.auth.better_auth.cookie_name;

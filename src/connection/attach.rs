@@ -64,12 +64,7 @@ pub(super) struct Batch {
 
 impl Attachment {
     /// Replays what follows the cursor up to `until`, between its marks, then goes live.
-    pub fn replay(
-        session: SessionId,
-        subscription: Subscription,
-        until: Seq,
-        request_id: Option<RequestId>,
-    ) -> Self {
+    pub fn replay(session: SessionId, subscription: Subscription, until: Seq, request_id: Option<RequestId>) -> Self {
         Self::new(session, subscription, Stage::Announce { request_id, until })
     }
 
@@ -120,8 +115,7 @@ impl Attachment {
                 batch
             }
             Stage::Live => {
-                let events =
-                    if self.held.is_empty() { self.read().await } else { std::mem::take(&mut self.held) };
+                let events = if self.held.is_empty() { self.read().await } else { std::mem::take(&mut self.held) };
                 self.render(shared, viewer, events)
             }
         }

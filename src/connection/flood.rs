@@ -34,13 +34,9 @@ pub(super) enum Verdict {
 impl Flood {
     pub(super) fn new(limits: &LimitsConfig) -> Self {
         let at_least_one = |number| NonZeroU32::new(number).unwrap_or(NonZeroU32::MIN);
-        let quota = Quota::per_second(at_least_one(limits.frames_per_second))
-            .allow_burst(at_least_one(limits.frames_burst));
-        Self {
-            frames: RateLimiter::direct(quota),
-            patience: Duration::from_secs(limits.flood_seconds),
-            refusing: None,
-        }
+        let quota =
+            Quota::per_second(at_least_one(limits.frames_per_second)).allow_burst(at_least_one(limits.frames_burst));
+        Self { frames: RateLimiter::direct(quota), patience: Duration::from_secs(limits.flood_seconds), refusing: None }
     }
 
     /// One more frame.

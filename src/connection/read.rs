@@ -119,7 +119,8 @@ impl Reader {
 
     /// Checks the credential again. While it can't be checked, the connection stays.
     async fn recheck(&mut self) -> Option<End> {
-        match self.shared.authenticator.authenticate(&self.client.credential).await {
+        let (authenticator, credential) = (self.shared.authenticator.clone(), self.client.credential.clone());
+        match authenticator.authenticate(&credential).await {
             Ok(principal) if principal.user == self.client.principal.user => {
                 // A role that was taken away must not go on seeing; the writer's view is fixed at upgrade.
                 let demoted = self.client.principal.is_admin && !principal.is_admin;
@@ -128,7 +129,8 @@ impl Reader {
             }
             Ok(_) | Err(AuthError::Unauthorized(_) | AuthError::OriginRefused) => {
                 info!(user = %self.client.principal.user, "The credential of a live connection has ended");
-                let error = ErrorFrame::new(ErrorCode::Unauthorized, "your credential has ended; connect with a valid one");
+                let error =
+                    ErrorFrame::new(ErrorCode::Unauthorized, "your credential has ended; connect with a valid one");
                 let _ = self.outbox.try_send(ServerFrame::Error(error).into()); // The close says it too.
                 Some(End::Close(CloseCode::Unauthorized))
             }
@@ -147,7 +149,8 @@ impl Reader {
                 if self.binary_in_a_row > BINARY_FLOOD {
                     return Some(End::Close(CloseCode::Unsupported));
                 }
-                let error = ErrorFrame::new(ErrorCode::InvalidJson, "binary frames are not read; send JSON in text frames");
+                let error =
+                    ErrorFrame::new(ErrorCode::InvalidJson, "binary frames are not read; send JSON in text frames");
                 self.send(ServerFrame::Error(error).into()).await
             }
             Some(Ok(Message::Ping(_) | Message::Pong(_))) => None,
@@ -162,9 +165,10 @@ impl Reader {
             Verdict::Close => return Some(End::Close(CloseCode::Flooding)),
             Verdict::Refuse(wait) => {
                 let wait = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).max(1);
-                let error = ErrorFrame::new(ErrorCode::RateLimited, format!("too many frames; slow down, wait {wait} ms"))
-                    .retry_after(wait)
-                    .answering(request_id_of(text));
+                let error =
+                    ErrorFrame::new(ErrorCode::RateLimited, format!("too many frames; slow down, wait {wait} ms"))
+                        .retry_after(wait)
+                        .answering(request_id_of(text));
                 return self.send(ServerFrame::Error(error).into()).await;
             }
         }
@@ -204,7 +208,7 @@ impl Reader {
     }
 
     /// Waits while the writer is behind: then the client is not read either.
-    async fn send(&self, outgoing: Outgoing) -> Option<End> {
+    async fn send(&mut self, outgoing: Outgoing) -> Option<End> {
         self.outbox.send(outgoing).await.err().map(|_| End::Gone)
     }
 
@@ -223,17 +227,21 @@ impl Reader {
                     ready(&orchestrator, session, None, Seq::START, request_id).await
                 })
             }
-            ClientFrame::Cancel { task_id } => self.later(request_id, move |request_id, orchestrator, who| async move {
-                let (session, state) =
-                    orchestrator.cancel(&who, task_id).await.map_err(|refusal| about(refusal).about_task(task_id))?;
-                Ok(ack(request_id, |request_id| ServerFrame::Ack {
-                    request_id,
-                    session_id: Some(session),
-                    task_id: Some(task_id),
-                    status: Some(state.as_str()),
-                    position: None,
-                }))
-            }),
+            ClientFrame::Cancel { task_id } => {
+                self.later(request_id, move |request_id, orchestrator, who| async move {
+                    let (session, state) = orchestrator
+                        .cancel(&who, task_id)
+                        .await
+                        .map_err(|refusal| about(refusal).about_task(task_id))?;
+                    Ok(ack(request_id, |request_id| ServerFrame::Ack {
+                        request_id,
+                        session_id: Some(session),
+                        task_id: Some(task_id),
+                        status: Some(state.as_str()),
+                        position: None,
+                    }))
+                })
+            }
             ClientFrame::Answer { task_id, ask_id, answer } => {
                 self.later(request_id, move |request_id, orchestrator, who| async move {
                     let session = orchestrator
@@ -328,9 +336,11 @@ impl Reader {
     ) -> Result<Step, ErrorFrame> {
         let shared = Arc::clone(&self.shared);
         let orchestrator = &shared.orchestrator;
+        let who = self.client.principal.clone();
+        let room = self.check_room(Some(session_id));
         let attachment = async {
-            orchestrator.readable_session(&self.client.principal, session_id).await.map_err(about)?;
-            self.check_room(Some(session_id))?;
+            orchestrator.readable_session(&who, session_id).await.map_err(about)?;
+            room?;
             replay(orchestrator.hub(), session_id, from, request_id).await
         };
         let attachment = attachment.await.map_err(|error| error.about_session(session_id))?;
@@ -349,10 +359,8 @@ impl Reader {
             None => error,
         };
         let orchestrator = self.shared.orchestrator.clone();
-        let taken = orchestrator
-            .submit(&self.client.principal, submit)
-            .await
-            .map_err(|refusal| tell(about(refusal)))?;
+        let who = self.client.principal.clone();
+        let taken = orchestrator.submit(&who, submit).await.map_err(|refusal| tell(about(refusal)))?;
         // Known sessions count as followed from now on, so that many at once can't pass the limit.
         self.followed.extend(of_session);
         let echo = request_id.clone();
@@ -440,7 +448,8 @@ async fn replay(
     let head = follow.head();
     let after = match from {
         ReplayFrom::After(after) if after > head => {
-            let message = format!("`after_seq` is {after}, but the last event is {head}; resume from what you have seen");
+            let message =
+                format!("`after_seq` is {after}, but the last event is {head}; resume from what you have seen");
             let error = ErrorFrame::new(ErrorCode::CursorAhead, message);
             return Err(ErrorFrame { last_seq: Some(head), ..error });
         }

@@ -29,6 +29,8 @@ pub(super) struct Writer {
     shared: Arc<Shared>,
     viewer: Viewer,
     written: Arc<AtomicU64>,
+    /// Without progress for this long the socket is given up.
+    stall: Duration,
     queue: mpsc::Receiver<Outgoing>,
     following: HashMap<SessionId, Following>,
     steps: FuturesUnordered<Step>,
@@ -50,7 +52,8 @@ impl Writer {
         written: Arc<AtomicU64>,
         queue: mpsc::Receiver<Outgoing>,
     ) -> Self {
-        Self { shared, viewer, written, queue, following: HashMap::new(), steps: FuturesUnordered::new() }
+        let stall = Duration::from_secs(shared.limits.stall_seconds);
+        Self { shared, viewer, written, stall, queue, following: HashMap::new(), steps: FuturesUnordered::new() }
     }
 
     /// Writes until the socket breaks or stalls.
@@ -88,7 +91,7 @@ impl Writer {
                 break;
             }
         }
-        self.moving(sink.flush()).await
+        moving(&self.written, self.stall, sink.flush()).await
     }
 
     /// Writes out what was queued before the close.
@@ -151,26 +154,29 @@ impl Writer {
             Message::Text(text) => text.len(),
             _ => 0,
         };
-        self.moving(sink.feed(message)).await?;
+        moving(&self.written, self.stall, sink.feed(message)).await?;
         Ok(bytes)
     }
+}
 
-    /// Waits for a write as long as the socket takes bytes; a stalled one is the client's fault.
-    async fn moving(&self, write: impl Future<Output = Result<(), axum::Error>>) -> Result<(), Broken> {
-        let stall = Duration::from_secs(self.shared.limits.stall_seconds);
-        let mut write = std::pin::pin!(write);
-        let mut before = progress(&self.written);
-        loop {
-            match tokio::time::timeout(stall, &mut write).await {
-                Ok(Ok(())) => return Ok(()),
-                Ok(Err(_)) => return Err(Broken(End::Gone)),
-                Err(_) => {
-                    let now = progress(&self.written);
-                    if now == before {
-                        return Err(Broken(End::Close(CloseCode::SlowConsumer)));
-                    }
-                    before = now;
+/// Waits for a write as long as the socket takes bytes; a stalled one is the client's fault.
+async fn moving(
+    written: &AtomicU64,
+    stall: Duration,
+    write: impl Future<Output = Result<(), axum::Error>>,
+) -> Result<(), Broken> {
+    let mut write = std::pin::pin!(write);
+    let mut before = progress(written);
+    loop {
+        match tokio::time::timeout(stall, &mut write).await {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(_)) => return Err(Broken(End::Gone)),
+            Err(_) => {
+                let now = progress(written);
+                if now == before {
+                    return Err(Broken(End::Close(CloseCode::SlowConsumer)));
                 }
+                before = now;
             }
         }
     }

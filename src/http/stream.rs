@@ -78,7 +78,8 @@ fn too_many(why: TooMany) -> (Box<ErrorFrame>, CloseCode) {
 
 /// Somebody opened the address in a browser, or a proxy does not pass upgrades on.
 fn not_a_websocket(rejection: &WebSocketUpgradeRejection) -> Response {
-    let message = format!("this address speaks WebSocket: {rejection}; a proxy must pass `Upgrade` and `Connection` on");
+    let message =
+        format!("this address speaks WebSocket: {rejection}; a proxy must pass `Upgrade` and `Connection` on");
     let error = ApiError::from(ErrorFrame::new(ErrorCode::ValidationFailed, message));
     let mut response = (StatusCode::UPGRADE_REQUIRED, error.into_response().into_body()).into_response();
     response.headers_mut().insert(header::UPGRADE, HeaderValue::from_static("websocket"));

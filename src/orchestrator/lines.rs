@@ -74,8 +74,7 @@ mod tests {
 
     fn cut(limit: usize, chunks: &[&[u8]]) -> Vec<Line> {
         let mut cutter = LineCutter::new(limit);
-        let mut lines: Vec<Line> =
-            chunks.iter().flat_map(|chunk| cutter.push(Bytes::copy_from_slice(chunk))).collect();
+        let mut lines: Vec<Line> = chunks.iter().flat_map(|chunk| cutter.push(Bytes::copy_from_slice(chunk))).collect();
         lines.extend(cutter.finish());
         lines
     }

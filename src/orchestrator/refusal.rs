@@ -81,7 +81,7 @@ impl From<DatabaseError> for Refusal {
 impl From<Refusal> for ErrorFrame {
     /// The one place that decides what clients hear.
     fn from(refusal: Refusal) -> Self {
-        let new = ErrorFrame::new;
+        let new = |code, message: &str| Self::new(code, message);
         match refusal {
             Refusal::SessionNotFound => Self::session_not_found(),
             Refusal::TaskNotFound => Self::task_not_found(),
@@ -100,15 +100,19 @@ impl From<Refusal> for ErrorFrame {
             Refusal::OtherProfile => {
                 new(ErrorCode::Conflict, "the session has another profile; leave `profile_id` out, or start a session")
             }
-            Refusal::Busy => new(ErrorCode::Conflict, "the session is at work and `on_busy` is `reject`; try again later"),
+            Refusal::Busy => {
+                new(ErrorCode::Conflict, "the session is at work and `on_busy` is `reject`; try again later")
+            }
             Refusal::KeyReused => {
                 new(ErrorCode::Conflict, "this `idempotency_key` was used for something else; use a new one")
             }
             Refusal::NothingAsked => new(ErrorCode::Conflict, "the task has no open question; nothing was answered"),
-            Refusal::AnsweredOtherwise => new(ErrorCode::Conflict, "the question was answered already, with something else"),
+            Refusal::AnsweredOtherwise => {
+                new(ErrorCode::Conflict, "the question was answered already, with something else")
+            }
             Refusal::QueueFull(whose, limit) => new(
                 ErrorCode::QueueFull,
-                format!("{limit} tasks of this {whose} wait already; try again when one has ended"),
+                &format!("{limit} tasks of this {whose} wait already; try again when one has ended"),
             )
             .retry_after(5_000),
             Refusal::Overloaded => {
@@ -116,12 +120,13 @@ impl From<Refusal> for ErrorFrame {
                     .retry_after(500)
             }
             Refusal::NoContainer(why) => {
-                new(ErrorCode::Capacity, format!("no container to be had now ({why}); try again later"))
+                new(ErrorCode::Capacity, &format!("no container to be had now ({why}); try again later"))
                     .retry_after(5_000)
             }
             Refusal::Storage | Refusal::Interrupted => Self::storage_unavailable(),
             Refusal::Elsewhere => {
-                new(ErrorCode::Capacity, "another gateway serves this session now; try again shortly").retry_after(5_000)
+                new(ErrorCode::Capacity, "another gateway serves this session now; try again shortly")
+                    .retry_after(5_000)
             }
             Refusal::ShuttingDown => {
                 new(ErrorCode::Capacity, "this gateway is shutting down; connect again").retry_after(1_000)

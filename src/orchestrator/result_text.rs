@@ -119,7 +119,9 @@ impl Survey {
         while let Some((event, range)) = events.next() {
             let end = range.end;
             match event {
-                Event::Start(Tag::Link { link_type, dest_url, id, .. } | Tag::Image { link_type, dest_url, id, .. }) => {
+                Event::Start(
+                    Tag::Link { link_type, dest_url, id, .. } | Tag::Image { link_type, dest_url, id, .. },
+                ) => {
                     let marker = if text[range.start..].starts_with('!') { 2 } else { 1 };
                     let definition = events.reference_definitions().get(&id);
                     let is_reference =

@@ -53,7 +53,13 @@ impl Allowance {
 }
 
 /// The prompt and its settings as the agent gets them.
-pub(super) fn turn(session: SessionId, task: TaskId, prompt: String, options: &TaskOptions, profile: &ProfileConfig) -> Turn {
+pub(super) fn turn(
+    session: SessionId,
+    task: TaskId,
+    prompt: String,
+    options: &TaskOptions,
+    profile: &ProfileConfig,
+) -> Turn {
     let filled = |text: &String| (!text.is_empty()).then(|| text.clone());
     let allowed_tools = match (&options.allowed_tools, profile.allowed_tools.is_empty()) {
         (Some(asked), true) => Some(asked.clone()),
@@ -265,7 +271,13 @@ impl Run {
     }
 
     /// What follows when the agent says that it stopped.
-    pub(super) fn after_stop(&mut self, reason: StopReason, usage: Usage, cost_known: bool, num_turns: u32) -> AfterStop {
+    pub(super) fn after_stop(
+        &mut self,
+        reason: StopReason,
+        usage: Usage,
+        cost_known: bool,
+        num_turns: u32,
+    ) -> AfterStop {
         self.usage += usage;
         self.num_turns = self.num_turns.saturating_add(num_turns);
         self.cost_known &= cost_known;

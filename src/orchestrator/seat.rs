@@ -107,6 +107,7 @@ impl Occupant {
 
     async fn next(&mut self, idle_stop: Duration) -> SeatEvent {
         let idle_since = self.idle_since;
+        let evicted = self.lease.evicted();
         tokio::select! {
             output = self.lease.agent.output.recv() => match output {
                 Some(Output::Stdout(bytes)) => SeatEvent::Stdout(bytes),
@@ -114,7 +115,7 @@ impl Occupant {
                 None => SeatEvent::Exit(Exit::default()),
             },
             Some(error) = self.deaf.recv() => SeatEvent::Deaf(error),
-            () = self.lease.evicted(), if idle_since.is_some() => SeatEvent::Dismiss("another session needs its place"),
+            () = evicted, if idle_since.is_some() => SeatEvent::Dismiss("another session needs its place"),
             () = idle(idle_since, idle_stop), if idle_since.is_some() => SeatEvent::Dismiss("nothing to do for long"),
         }
     }
@@ -153,8 +154,12 @@ impl Occupant {
                     warn!(container.id = %container, bytes = text.len(), "A line of the agent in `{container}` was skipped: {error}");
                 }
             }
-            Line::NotUtf8 => warn!(container.id = %container, "A line of the agent in `{container}` was skipped: not UTF-8"),
-            Line::TooLong => warn!(container.id = %container, "A line of the agent in `{container}` was skipped: too long"),
+            Line::NotUtf8 => {
+                warn!(container.id = %container, "A line of the agent in `{container}` was skipped: not UTF-8")
+            }
+            Line::TooLong => {
+                warn!(container.id = %container, "A line of the agent in `{container}` was skipped: too long")
+            }
         }
     }
 

@@ -282,7 +282,11 @@ impl Worker {
     /// queued tasks wait for the next start.
     fn is_done(&self, draining: bool) -> bool {
         let at_work = self.run.is_some() || self.starting.is_some() || self.ending.is_some();
-        if draining { !at_work } else { !at_work && self.queue.is_empty() && self.seat.is_empty() && self.ready.is_empty() }
+        if draining {
+            !at_work
+        } else {
+            !at_work && self.queue.is_empty() && self.seat.is_empty() && self.ready.is_empty()
+        }
     }
 
     /// Starts whatever can be started now.
@@ -548,7 +552,7 @@ impl Worker {
         let answered = Event::Answered { ask_id: open.ask_id, answer: json };
         let receipt = self.publish(Some(task), &[answered], effects).await?;
         let _ = reply.send(Ok(Some(receipt)));
-        let command = AgentCommand::Answer { id: open.tool_use_id, questions: open.questions, answer };
+        let command = AgentCommand::Answer { id: open.tool_id, questions: open.questions, answer };
         if !self.seat.occupant().is_some_and(|occupant| occupant.tell(&command)) {
             self.end_run(End::failed("the agent does not read its input", true), false).await?;
         }
@@ -682,7 +686,11 @@ impl Worker {
                     self.show(&mut events).await?;
                     self.after_stop(after).await?;
                 }
-                event => run.shape.take(event, &mut events),
+                event => {
+                    if let Some(note) = run.shape.take(event, &mut events) {
+                        warn!(session.id = %self.session.id(), task.id = %run.task, "The agent broke the shape of its turn: {note:?}");
+                    }
+                }
             }
         }
         self.show(&mut events).await
@@ -824,7 +832,12 @@ impl Worker {
     }
 
     /// Publishes, and makes the session with it when that is still to be done.
-    async fn publish(&mut self, task: Option<TaskId>, events: &[Event], mut effects: Vec<Effect>) -> Result<Receipt, Lost> {
+    async fn publish(
+        &mut self,
+        task: Option<TaskId>,
+        events: &[Event],
+        mut effects: Vec<Effect>,
+    ) -> Result<Receipt, Lost> {
         if let Some(new) = self.creation.take() {
             effects.insert(0, Effect::CreateSession(new));
         }

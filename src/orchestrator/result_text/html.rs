@@ -21,9 +21,8 @@ pub(super) fn addresses(html: &str) -> Vec<Range<usize>> {
 /// Reads the tag whose name is at `start`; returns where it ends.
 fn read_tag(html: &str, start: usize, found: &mut Vec<Range<usize>>) -> usize {
     let bytes = html.as_bytes();
-    let skip = |from: usize, skipped: fn(u8) -> bool| {
-        from + bytes[from..].iter().take_while(|byte| skipped(**byte)).count()
-    };
+    let skip =
+        |from: usize, skipped: fn(u8) -> bool| from + bytes[from..].iter().take_while(|byte| skipped(**byte)).count();
     let name_end = skip(start, |byte| byte.is_ascii_alphanumeric());
     let wanted = match &html[start..name_end] {
         name if name.eq_ignore_ascii_case("img") => "src",

@@ -273,6 +273,9 @@ fn refusal(kind: &str, error: &serde_json::Error) -> DecodeError {
 }
 
 #[cfg(test)]
+mod example;
+
+#[cfg(test)]
 mod tests {
     use std::fmt::Write as _;
 

@@ -142,8 +142,9 @@ impl Job {
                 Directive::Fail(message) => return Ok(Stop::Failed(message)),
                 Directive::Crash(code) => return Ok(Stop::Crash(code)),
                 Directive::Hang => {
-                    out.flush().await?;
+                    // First: who has seen what was said before must find it hanging.
                     hanging.store(true, Ordering::Relaxed);
+                    out.flush().await?;
                     while answers.recv().await.is_some() {}
                     sleep(HANG_WITHOUT_GATEWAY).await;
                     return Ok(Stop::Crash(1));

@@ -1,5 +1,7 @@
 //! The command line as its users meet it: the real binary, its output and its exit codes.
 
+#![expect(clippy::unwrap_used, reason = "a test that can't go on says so by panicking")]
+
 use std::io::Write as _;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;

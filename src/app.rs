@@ -62,7 +62,7 @@ impl App {
             Database::connect(&config.database_url(), config.database.max_connections).await.with_context(|| {
                 format!(
                     "can't open the database {}; is it running, and is `database.url` right?",
-                    config.database_kind()
+                    config.database_name()
                 )
             })?;
         let store = Store::new(database.clone());

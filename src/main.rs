@@ -8,10 +8,12 @@ mod health;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
-
-use anyhow::Context as _;
-use clap::{Parser, Subcommand};
 use std::sync::Arc;
+
+use anyhow::{Context as _, bail};
+use clap::builder::NonEmptyStringValueParser;
+use clap::{Parser, Subcommand};
+use streamgate::app;
 use streamgate::auth::api_token::ApiTokens;
 use streamgate::config::{Config, LogConfig, LogFormat, process_environment};
 use streamgate::database::Database;
@@ -21,6 +23,8 @@ use tracing_subscriber::EnvFilter;
 /// Libraries whose finer lines show headers, frames or bodies, and so tokens: never below this.
 const CAPPED: &str =
     "hyper=info,hyper_util=info,h2=info,tungstenite=info,tokio_tungstenite=info,rustls=info,bollard=info,sqlx=info";
+/// Tokens read at once for `token list`.
+const PAGE: u32 = 500;
 
 /// A WebSocket gateway that streams AI agents at work.
 #[derive(Parser)]
@@ -66,7 +70,7 @@ enum TokenCommand {
     /// Make a token and print it, alone, on stdout
     Create {
         /// Whose it is
-        #[arg(long)]
+        #[arg(long, value_parser = NonEmptyStringValueParser::new())]
         user: String,
         /// What its user may do besides: `admin`
         #[arg(long)]
@@ -101,7 +105,7 @@ fn main() -> ExitCode {
     };
     match run(cli) {
         Ok(code) => code,
-        Err(error) => fail(&format!("{error:#}")),
+        Err(error) => fail(&with_causes(&error)),
     }
 }
 
@@ -133,7 +137,7 @@ fn serve(mut config: Config) -> anyhow::Result<ExitCode> {
     if let Some(warning) = config.fit_open_files()? {
         tracing::warn!("{warning}");
     }
-    block_on(streamgate::app::serve(config))??;
+    block_on(app::serve(config))??;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -147,33 +151,56 @@ fn check(mut config: Config) -> anyhow::Result<ExitCode> {
 
 async fn token(config: Config, command: TokenCommand) -> anyhow::Result<ExitCode> {
     config.check()?;
-    std::fs::create_dir_all(config.data_dir()).context("can't make the data directory")?;
-    let database = Database::connect(&config.database_url(), 1)
-        .await
-        .with_context(|| format!("can't open the {} database", config.database_kind()))?;
-    let tokens = ApiTokens::new(database, Arc::new(Clock::default()));
-    match command {
+    let database = open_database(&config).await?;
+    let tokens = ApiTokens::new(database.clone(), Arc::new(Clock::default()));
+    let printed = match command {
         TokenCommand::Create { user, role, name } => {
             let (_, token) = tokens.create(&UserId(user), role.as_deref(), name.as_deref(), None).await?;
-            print(&format!("{}\n", token.reveal()))
+            format!("{}\n", token.reveal())
         }
-        TokenCommand::List => {
-            let mut after = None;
-            loop {
-                let page = tokens.list(None, after, 1_000).await?;
-                let Some(last) = page.last() else { return Ok(ExitCode::SUCCESS) };
-                after = Some(last.id);
-                for token in &page {
-                    let role = token.role.as_deref().unwrap_or("user");
-                    let name = token.name.as_deref().unwrap_or("");
-                    print(&format!("{}  {}…  {}  {role}  {name}\n", token.id, token.hint, token.user))?;
-                }
-            }
-        }
+        TokenCommand::List => list(&tokens).await?,
         TokenCommand::Revoke { id } => {
-            let token = TokenId::parse(&id).context("a token's id is `tok_` and 32 hex digits; see `token list`")?;
-            anyhow::ensure!(tokens.revoke(token, None).await?, "no token {id}; see `streamgate token list`");
-            print(&format!("{id} is revoked\n"))
+            let known = TokenId::parse(&id);
+            let revoked = match known {
+                Some(id) => tokens.revoke(id, None).await?,
+                None => false,
+            };
+            if !revoked {
+                bail!("no token `{id}` — `streamgate token list` shows them");
+            }
+            String::new()
+        }
+    };
+    database.close().await;
+    print(&printed)
+}
+
+/// Opens the database beside a gateway, or before the first one.
+async fn open_database(config: &Config) -> anyhow::Result<Database> {
+    let data_dir = config.data_dir();
+    std::fs::create_dir_all(&data_dir).with_context(|| {
+        format!("can't make the directory {} — set `data_dir` to one that can be written", data_dir.display())
+    })?;
+    Database::connect(&config.database_url(), config.database.max_connections).await.with_context(|| {
+        format!("can't open the database {} — is it running, and is `database.url` right?", config.database_name())
+    })
+}
+
+/// All tokens, newest first, one a line: id, first characters, user, role, name.
+async fn list(tokens: &ApiTokens) -> anyhow::Result<String> {
+    let mut lines = String::new();
+    let mut after = None;
+    loop {
+        let page = tokens.list(None, after, PAGE).await?;
+        for token in &page {
+            let role = token.role.as_deref().unwrap_or("user");
+            let name = token.name.as_deref().unwrap_or_default();
+            lines.push_str(format!("{}  {}…  {}  {role}  {name}", token.id, token.hint, token.user).trim_end());
+            lines.push('\n');
+        }
+        match page.last() {
+            Some(last) => after = Some(last.id),
+            None => return Ok(lines),
         }
     }
 }
@@ -212,6 +239,15 @@ fn usage(error: &clap::Error) -> String {
     let text = error.to_string();
     let first = text.lines().next().unwrap_or_default();
     format!("{} — see `streamgate --help`", first.strip_prefix("error: ").unwrap_or(first))
+}
+
+/// What happened and why, then how to mend it.
+fn with_causes(error: &anyhow::Error) -> String {
+    let top = error.to_string();
+    let (what, mend) = top.split_once(" — ").unwrap_or((&top, ""));
+    let why: Vec<String> = error.chain().skip(1).map(ToString::to_string).collect();
+    let separator = if mend.is_empty() { "" } else { " — " };
+    format!("{}{separator}{mend}", [&[what.to_owned()], why.as_slice()].concat().join(": "))
 }
 
 fn fail(error: &str) -> ExitCode {

@@ -1,5 +1,7 @@
 //! The command line as its users meet it: the real binary, its output and its exit codes.
 
+#![expect(clippy::unwrap_used, reason = "a test that can't go on says so by panicking")]
+
 use std::io::Write as _;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
@@ -112,6 +114,32 @@ fn health_needs_no_curl() {
         server.join().unwrap();
         assert_eq!(exit, Some(code));
     }
+}
+
+#[test]
+fn tokens_are_made_listed_and_revoked() {
+    let data = tempfile::tempdir().unwrap();
+    let run = |arguments: &[&str]| {
+        let mut command = streamgate(&["token"]);
+        let (code, stdout, stderr) =
+            output(command.args(arguments).env("STREAMGATE_DATA_DIR", data.path().join("new")));
+        assert_eq!((code, stderr.as_str()), (Some(0), ""));
+        stdout
+    };
+    let token = run(&["create", "--user", "ada", "--role", "admin", "--name", "laptop"]);
+    let hex = token.strip_prefix("rc_").unwrap().strip_suffix('\n').unwrap();
+    assert!(hex.len() == 48 && hex.bytes().all(|byte| byte.is_ascii_hexdigit()), "{token}");
+    run(&["create", "--user", "bob"]);
+    let list = run(&["list"]);
+    let lines: Vec<&str> = list.lines().collect();
+    assert!(lines.len() == 2 && lines[0].ends_with("…  bob  user") && lines[1].ends_with("…  ada  admin  laptop"));
+    assert!(!list.contains(hex), "{list}");
+    let id = lines[1].split_whitespace().next().unwrap();
+    assert_eq!(run(&["revoke", id]), "");
+    assert_eq!(run(&["list"]).lines().count(), 1);
+
+    let mut command = streamgate(&["token", "revoke", "tok_1"]);
+    fails(command.env("STREAMGATE_DATA_DIR", data.path()), "no token `tok_1`", "`streamgate token list` shows them");
 }
 
 /// A gateway that follows a script.
@@ -310,6 +338,10 @@ fn chat_without_a_token_or_a_gateway_says_what_to_do() {
     let nowhere = tempfile::tempdir().unwrap();
     let mut command = streamgate(&["chat", "--url", "ws://127.0.0.1:1", "hello"]);
     command.env("STREAMGATE_DATA_DIR", nowhere.path());
-    fails(&mut command, "no token: STREAMGATE_TOKEN is not set", "No such file or directory (os error 2)");
+    fails(
+        &mut command,
+        "no token: STREAMGATE_TOKEN is not set",
+        "set it to what `streamgate token create --user YOU` prints",
+    );
     fails(command.env("STREAMGATE_TOKEN", "rc_test"), "no gateway at ws://127.0.0.1:1: ", "or name it by `--url`");
 }

@@ -282,9 +282,8 @@ impl Run {
         self.num_turns = self.num_turns.saturating_add(num_turns);
         self.cost_known &= cost_known;
         if let Phase::Stopping { end, .. } = &self.phase {
-            // An agent that ended on its own just now may still answer the interrupt: not to be trusted
-            // with the next turn.
-            return AfterStop::End { end: end.clone(), agent_is_idle: reason == StopReason::Interrupted };
+            // Every turn is answered by exactly one stop, whatever its reason: it is idle now.
+            return AfterStop::End { end: end.clone(), agent_is_idle: true };
         }
         let end = match reason {
             StopReason::EndTurn => End::Completed { stop_reason: "end_turn" },

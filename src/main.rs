@@ -237,8 +237,8 @@ fn print(text: &str) -> anyhow::Result<ExitCode> {
 /// Clap's complaint without its help.
 fn usage(error: &clap::Error) -> String {
     let text = error.to_string();
-    let first = text.lines().next().unwrap_or_default();
-    format!("{} — see `streamgate --help`", first.strip_prefix("error: ").unwrap_or(first))
+    let complaint = text.split("\n\n").next().unwrap_or_default();
+    format!("{} — see `streamgate --help`", complaint.strip_prefix("error: ").unwrap_or(complaint))
 }
 
 /// What happened and why, then how to mend it.

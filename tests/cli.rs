@@ -93,6 +93,7 @@ fn a_wrong_command_line_is_one_line_too() {
     fails(&mut streamgate(&["serv"]), "unrecognized subcommand 'serv'", "see `streamgate --help`");
     fails(&mut streamgate(&["token"]), "'streamgate token' requires a subcommand", "see `streamgate --help`");
     fails(&mut streamgate(&["serve", "--port", "1"]), "unexpected argument '--port'", "see `streamgate --help`");
+    fails(&mut streamgate(&["token", "create"]), "the following required arguments were not provided: --user", "");
     let (code, stdout, _) = output(&mut streamgate(&["--help"]));
     assert!(code == Some(0) && stdout.contains("demo-agent"), "{stdout}");
 }

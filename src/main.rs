@@ -182,7 +182,7 @@ async fn open_database(config: &Config) -> anyhow::Result<Database> {
         format!("can't make the directory {} — set `data_dir` to one that can be written", data_dir.display())
     })?;
     Database::connect(&config.database_url(), 1).await.with_context(|| {
-        format!("can't open the {} database — is it there, and is `database.url` right?", config.database_kind())
+        format!("can't open the database {} — is it there, and is `database.url` right?", config.database_name())
     })
 }
 

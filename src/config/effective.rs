@@ -50,9 +50,13 @@ impl Config {
         }
     }
 
-    /// Which database, in words without the secret parts of its address.
-    pub fn database_kind(&self) -> &'static str {
-        if self.database_url().starts_with("sqlite:") { "SQLite" } else { "Postgres" }
+    /// Where sessions and events are kept, for messages: without users, passwords and options.
+    pub fn database_name(&self) -> String {
+        let url = self.database_url();
+        let Some((scheme, rest)) = url.split_once("://") else { return url };
+        let rest = rest.split(['?', '#']).next().unwrap_or_default();
+        // A password may hold an `@` that should have been escaped.
+        format!("{scheme}://{}", rest.rsplit_once('@').map_or(rest, |(_, place)| place))
     }
 
     /// The exact name of Better Auth's session cookie.
@@ -160,6 +164,18 @@ mod tests {
         assert!(!printed.contains("hunter2"), "{printed}");
         assert_eq!(printed.matches("\"***\"").count(), 4, "{printed}");
         assert!(!format!("{config:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn a_database_is_named_without_its_credentials() {
+        let name = |url: &str| {
+            let mut config = Config::default();
+            config.database.url = url.to_owned();
+            config.database_name()
+        };
+        assert_eq!(name("postgres://user:hunt@er2@db:5/x?password=hunter2"), "postgres://db:5/x");
+        assert_eq!(name("postgres://db/x"), "postgres://db/x");
+        assert_eq!(name("sqlite:/a/b.db"), "sqlite:/a/b.db");
     }
 
     #[test]

@@ -14,7 +14,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use bollard::query_parameters::{AttachContainerOptionsBuilder, CreateContainerOptionsBuilder, ListContainersOptionsBuilder};
+use bollard::query_parameters::{
+    AttachContainerOptionsBuilder, CreateContainerOptionsBuilder, ListContainersOptionsBuilder,
+};
 use futures_util::{StreamExt, stream};
 use tokio::sync::mpsc;
 use tracing::{debug, info, warn};

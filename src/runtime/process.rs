@@ -97,9 +97,9 @@ impl Runtime for ProcessRuntime {
         kill_where(move |seen| seen.environment_has(|variable| variable == leftover)).await?;
 
         let program = command.as_std().get_program().to_owned();
-        let child = command.spawn().map_err(|error| {
-            RuntimeError::StartFailed(format!("`{}`: {error}", program.to_string_lossy()))
-        })?;
+        let child = command
+            .spawn()
+            .map_err(|error| RuntimeError::StartFailed(format!("`{}`: {error}", program.to_string_lossy())))?;
         let (sender, output) = mpsc::channel(OUTPUT_CHUNKS);
         let (process, group) = ProcessAgent::supervise(child, variable(MARK, mark.as_bytes()), sender)?;
         self.remember(&group);

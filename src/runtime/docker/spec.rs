@@ -40,8 +40,7 @@ impl User {
     /// Reads `runtime.docker.user`. Files must be handed to that user, so a gateway that is not root can
     /// only use its own.
     pub(super) fn for_agents(setting: &str) -> Result<Self, RuntimeError> {
-        let own =
-            Self { user: rustix::process::geteuid().as_raw(), group: rustix::process::getegid().as_raw() };
+        let own = Self { user: rustix::process::geteuid().as_raw(), group: rustix::process::getegid().as_raw() };
         Self::choose(setting, own)
     }
 
@@ -49,11 +48,12 @@ impl User {
         if setting.is_empty() {
             return Ok(if own.user == 0 { UNPRIVILEGED } else { own });
         }
-        let parsed = setting.split_once(':').and_then(|(user, group)| {
-            Some(Self { user: user.parse().ok()?, group: group.parse().ok()? })
-        });
+        let parsed = setting
+            .split_once(':')
+            .and_then(|(user, group)| Some(Self { user: user.parse().ok()?, group: group.parse().ok()? }));
         let Some(user) = parsed else {
-            let text = format!("`runtime.docker.user` is `{setting}`; write two numbers, as in `10001:10001`, or nothing");
+            let text =
+                format!("`runtime.docker.user` is `{setting}`; write two numbers, as in `10001:10001`, or nothing");
             return Err(RuntimeError::BadSetting(text));
         };
         if own.user != 0 && user != own {
@@ -198,7 +198,10 @@ mod tests {
     fn a_missing_image_comes_with_the_command_that_gets_it() {
         let missing = || RuntimeError::NoImage { image: String::new(), hint: String::new() };
         let demo = explain_create(missing(), "streamgate-demo-agent:latest").to_string();
-        assert!(demo.contains("docker build -f images/demo-agent/Dockerfile -t streamgate-demo-agent:latest ."), "{demo}");
+        assert!(
+            demo.contains("docker build -f images/demo-agent/Dockerfile -t streamgate-demo-agent:latest ."),
+            "{demo}"
+        );
         let other = explain_create(missing(), "ghcr.io/a/b:1").to_string();
         assert!(other.contains("docker pull ghcr.io/a/b:1"), "{other}");
     }

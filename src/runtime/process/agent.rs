@@ -55,7 +55,8 @@ impl ProcessAgent {
     ) -> Result<(Self, Arc<Group>), RuntimeError> {
         let not_started = || RuntimeError::StartFailed("the process ended at once".to_owned());
         let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw).ok_or_else(not_started)?;
-        let ends = signal(SignalKind::child()).map_err(|error| RuntimeError::StartFailed(format!("SIGCHLD: {error}")))?;
+        let ends =
+            signal(SignalKind::child()).map_err(|error| RuntimeError::StartFailed(format!("SIGCHLD: {error}")))?;
         let stdin = child.stdin.take().ok_or_else(not_started)?;
         let group = Arc::new(Group { leader: pid, mark, reaped: Mutex::new(false), gone: CancellationToken::new() });
         tokio::spawn(drive(child, ends, Arc::clone(&group), output));

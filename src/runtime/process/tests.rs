@@ -176,7 +176,8 @@ async fn an_interrupt_reaches_the_whole_group_and_may_be_handled() {
 #[tokio::test]
 async fn stragglers_are_seen_and_a_kill_ends_them() {
     let (_data_dir, runtime) = runtime();
-    let mut agent = start(&runtime, "read l; setsid sleep 1000 & echo $!; read l; kill $!; wait; echo alone; exec cat").await;
+    let mut agent =
+        start(&runtime, "read l; setsid sleep 1000 & echo $!; read l; kill $!; wait; echo alone; exec cat").await;
     assert!(!agent.process.has_stragglers().await.unwrap());
     agent.process.write(b"go\n", DEADLINE).await.unwrap();
     let pid = line(&mut agent).await;

@@ -1,6 +1,8 @@
 //! The Docker runtime against a real engine. An engine or image that is missing fails these tests with
 //! the command that installs it.
 
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "these are tests, helpers too")]
+
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;

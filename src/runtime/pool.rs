@@ -4,6 +4,7 @@
 //! warm ones ready. It never looks at what agents say. Everything it knows is behind one lock that is
 //! held for moments only; what takes time happens in tasks.
 
+mod book;
 mod lease;
 mod slots;
 mod warm;

@@ -1,9 +1,8 @@
-//! The book of who has a box and who waits for one.
+//! The right to have a box: getting in line for it, holding it, giving it back.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use futures_util::FutureExt;
 use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
@@ -12,6 +11,7 @@ use tokio_util::task::TaskTracker;
 use tracing::warn;
 
 use super::super::{Agent, AgentProcess, Runtime, Signal};
+use super::book::{Decided, State, Waiting, Warm, is_gone};
 use super::{Evicted, Lease, PoolError, PoolStats};
 use crate::domain::{ContainerId, ProfileId, UserId};
 
@@ -27,44 +27,6 @@ pub(super) struct Shared {
     handle: Handle,
 }
 
-struct State {
-    limit: usize,
-    limit_per_user: usize,
-    closed: bool,
-    /// Counts everything that needs a number or an order.
-    counter: u64,
-    /// Boxes that have an owner, from before their start until they are gone.
-    taken: HashMap<u64, Taken>,
-    /// The oldest first.
-    warm: BTreeMap<ProfileId, VecDeque<Warm>>,
-    warm_starting: usize,
-    /// Warm ones that are being stopped.
-    warm_ending: usize,
-    /// In order of arrival. Bounded by who asks: one task per session.
-    waiting: VecDeque<Waiting>,
-}
-
-struct Taken {
-    user: UserId,
-    /// Since when (by the counter) there is nothing to do.
-    idle_since: Option<u64>,
-    evicted: CancellationToken,
-    process: Option<Arc<dyn AgentProcess>>,
-}
-
-/// A box that waits for an owner.
-pub(super) struct Warm {
-    pub(super) agent: Agent,
-    pub(super) since: Instant,
-}
-
-struct Waiting {
-    number: u64,
-    user: UserId,
-    wants_warm: Option<ProfileId>,
-    grant: oneshot::Sender<Grant>,
-}
-
 /// What who waits gets. Dropped unread, it goes back.
 pub(super) enum Grant {
     /// A running box.
@@ -73,36 +35,12 @@ pub(super) enum Grant {
     Slot(Slot),
 }
 
-/// What is to be done once the lock is released.
-#[derive(Default)]
-struct Actions {
-    grants: Vec<(oneshot::Sender<Grant>, Decided)>,
-    end: Vec<Agent>,
-}
-
-/// A grant before it has the shape that may be dropped.
-struct Decided {
-    number: u64,
-    agent: Option<Agent>,
-}
-
 impl Shared {
     pub(super) fn new(runtime: Arc<dyn Runtime>, limit: usize, limit_per_user: usize) -> Arc<Self> {
-        let state = State {
-            limit,
-            limit_per_user,
-            closed: false,
-            counter: 0,
-            taken: HashMap::new(),
-            warm: BTreeMap::new(),
-            warm_starting: 0,
-            warm_ending: 0,
-            waiting: VecDeque::new(),
-        };
         Arc::new(Self {
             runtime,
             stop: CancellationToken::new(),
-            state: Mutex::new(state),
+            state: Mutex::new(State::new(limit, limit_per_user)),
             changed: watch::Sender::new(()),
             tasks: TaskTracker::new(),
             handle: Handle::current(),
@@ -156,7 +94,9 @@ impl Shared {
             state.warm.entry(profile_id.clone()).or_default().push_back(Warm { agent, since });
             None
         });
-        unwanted.into_iter().for_each(|agent| self.end_warm(agent));
+        if let Some(agent) = unwanted {
+            self.end_warm(agent);
+        }
     }
 
     /// The warm boxes of a profile, to watch.
@@ -180,7 +120,9 @@ impl Shared {
             dead
         });
         let since = dead.iter().map(|warm| warm.since).collect();
-        dead.into_iter().for_each(|warm| self.end_warm(warm.agent));
+        for warm in dead {
+            self.end_warm(warm.agent);
+        }
         since
     }
 
@@ -208,7 +150,9 @@ impl Shared {
             let leased = state.taken.values().filter_map(|taken| taken.process.clone()).collect();
             (warm, leased, std::mem::take(&mut state.waiting))
         });
-        warm.into_iter().for_each(|warm| self.end_warm(warm.agent));
+        for warm in warm {
+            self.end_warm(warm.agent);
+        }
         leased
     }
 
@@ -247,106 +191,15 @@ impl Shared {
             // Who left meanwhile gives it back by dropping it.
             drop(sender.send(grant));
         }
-        actions.end.into_iter().for_each(|agent| self.end_warm(agent));
+        for agent in actions.end {
+            self.end_warm(agent);
+        }
         result
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-impl State {
-    fn count(&mut self) -> u64 {
-        self.counter += 1;
-        self.counter
-    }
-
-    fn total(&self) -> usize {
-        let warm: usize = self.warm.values().map(VecDeque::len).sum();
-        self.taken.len() + warm + self.warm_starting + self.warm_ending
-    }
-
-    /// Serves who waits, in order; for who can't be served, makes room: warm boxes that nobody waits for
-    /// go first, then the longest idle. Room that is already being made is not made twice.
-    fn serve(&mut self) -> Actions {
-        let mut actions = Actions::default();
-        let evicted = self.taken.values().filter(|taken| taken.evicted.is_cancelled());
-        let mut coming_of: HashMap<UserId, usize> = HashMap::new();
-        evicted.for_each(|taken| *coming_of.entry(taken.user.clone()).or_default() += 1);
-        let mut coming = coming_of.values().sum::<usize>() + self.warm_starting + self.warm_ending;
-        let mut first_in_line = true;
-        for waiting in std::mem::take(&mut self.waiting) {
-            if waiting.grant.is_closed() {
-                continue;
-            }
-            let of_user = self.taken.values().filter(|taken| taken.user == waiting.user).count();
-            if of_user >= self.limit_per_user {
-                // Stands aside: others need not wait for what only this user can give.
-                match coming_of.get_mut(&waiting.user).filter(|coming| **coming > 0) {
-                    Some(coming) => *coming -= 1,
-                    None => self.evict(Some(&waiting.user)),
-                }
-                self.waiting.push_back(waiting);
-                continue;
-            }
-            let warm = waiting.wants_warm.as_ref().and_then(|profile_id| self.take_warm(profile_id, &mut actions));
-            if warm.is_some() || (first_in_line && self.total() < self.limit) {
-                self.taken.insert(waiting.number, Taken::new(waiting.user));
-                actions.grants.push((waiting.grant, Decided { number: waiting.number, agent: warm }));
-                continue;
-            }
-            first_in_line = false;
-            if coming > 0 {
-                coming -= 1;
-            } else if let Some(agent) = self.spare_warm() {
-                self.warm_ending += 1;
-                actions.end.push(agent);
-            } else {
-                self.evict(None);
-            }
-            self.waiting.push_back(waiting);
-        }
-        actions
-    }
-
-    /// A warm box of the profile whose agent lives.
-    fn take_warm(&mut self, profile_id: &ProfileId, actions: &mut Actions) -> Option<Agent> {
-        let warm = self.warm.get_mut(profile_id)?;
-        while let Some(Warm { agent, .. }) = warm.pop_front() {
-            if !is_gone(&agent) {
-                return Some(agent);
-            }
-            self.warm_ending += 1;
-            actions.end.push(agent);
-        }
-        None
-    }
-
-    fn spare_warm(&mut self) -> Option<Agent> {
-        self.warm.values_mut().find_map(VecDeque::pop_front).map(|warm| warm.agent)
-    }
-
-    /// Takes back the longest idle box, of `user` or of anybody, if one is idle.
-    fn evict(&self, user: Option<&UserId>) {
-        let idle = self.taken.values().filter(|taken| {
-            taken.idle_since.is_some() && !taken.evicted.is_cancelled() && user.is_none_or(|user| *user == taken.user)
-        });
-        let longest = idle.min_by_key(|taken| taken.idle_since);
-        if let Some(taken) = longest {
-            taken.evicted.cancel();
-        }
-    }
-}
-
-impl Taken {
-    fn new(user: UserId) -> Self {
-        Self { user, idle_since: None, evicted: CancellationToken::new(), process: None }
-    }
-}
-
-fn is_gone(agent: &Agent) -> bool {
-    agent.process.gone().now_or_never().is_some()
 }
 
 /// A place in the line; dropping it leaves the line.

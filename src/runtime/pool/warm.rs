@@ -14,9 +14,9 @@ use crate::domain::{ContainerId, ProfileId};
 
 /// The pause after a failure, doubled by each that follows.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(500);
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 /// A warm agent that lived this long is no sign of something broken.
-const HEALTHY_LIFE: Duration = Duration::from_secs(60);
+const HEALTHY_LIFE: Duration = Duration::from_mins(1);
 
 /// Refills until the pool closes. Agents that can't start or die at once slow it down.
 pub(super) async fn keep(shared: Arc<Shared>, profile_id: ProfileId, profile: Arc<ProfileConfig>) {

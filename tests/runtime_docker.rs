@@ -37,9 +37,8 @@ impl Gateway {
             .await
             .unwrap_or_else(|error| panic!("these tests need a Docker engine: {error}"));
         let docker = Docker::connect_with_unix_defaults().unwrap().negotiate_version().await.unwrap();
-        if docker.inspect_image(IMAGE).await.is_err() {
-            panic!("these tests need the image `{IMAGE}`: `docker pull {IMAGE}`");
-        }
+        let image = docker.inspect_image(IMAGE).await;
+        assert!(image.is_ok(), "these tests need the image `{IMAGE}`: `docker pull {IMAGE}`");
         Self { runtime, docker, instance, _data_dir: data_dir }
     }
 
@@ -146,8 +145,8 @@ async fn a_line_in_is_a_line_out_soon() {
 async fn a_flood_before_the_exit_is_delivered_exactly_once_to_a_slow_reader() {
     let gateway = Gateway::new().await;
     let mut agent = gateway.start("seq -f 'line %07.0f of the flood, long enough to matter' 40000; exit 5").await;
-    let expected: String =
-        (1..=40_000).map(|number| format!("line {number:07} of the flood, long enough to matter\n")).collect();
+    let line = |number| format!("line {number:07} of the flood, long enough to matter\n");
+    let expected = (1..=40_000).map(line).collect::<Vec<_>>().concat();
     agent.process.gone().await; // The reader has not even begun.
     let mut text = Vec::new();
     let mut chunks = 0;

@@ -198,7 +198,7 @@ async fn stragglers_are_seen_and_a_kill_ends_them() {
 async fn agents_die_with_the_runtime() {
     let (_data_dir, runtime) = runtime();
     let mut first = start(&runtime, "echo $$; sleep 1000").await;
-    let mut second = start(&runtime, "echo $$; sleep 1000").await;
+    let mut second = start(&runtime, "setsid sleep 1000 & echo $!; wait").await;
     let pids = [line(&mut first).await, line(&mut second).await];
     drop(runtime);
     until("they die", async || !pids.iter().any(|pid| lives(pid))).await;

@@ -29,7 +29,7 @@ use crate::node::Node;
 use crate::orchestrator::{KeyLocks, Orchestrator, Parts, Users};
 use crate::runtime::Runtime;
 use crate::runtime::docker::DockerRuntime;
-use crate::runtime::pool::Pool;
+use crate::runtime::pool::{Pool, PoolLimits};
 use crate::runtime::process::ProcessRuntime;
 use crate::store::Store;
 
@@ -84,7 +84,12 @@ impl App {
         let runtime = runtime(&config, &data_dir, &instance).await?;
         runtime.remove_orphans().await.context("containers left from before could not be removed")?;
         let start_timeout = Duration::from_secs(config.runtime.start_timeout_seconds);
-        let pool = Pool::new(runtime, profiles.clone(), &config.limits, start_timeout);
+        let pool_limits = PoolLimits {
+            containers_per_user: config.limits.containers_per_user,
+            containers: config.limits.containers,
+            start_timeout,
+        };
+        let pool = Pool::new(runtime, profiles.clone(), pool_limits);
 
         let tracker = TaskTracker::new();
         let (journal, writer) = Journal::open(database.clone());
@@ -164,7 +169,7 @@ impl App {
         let _ = tokio::time::timeout(SOCKET_GRACE, self.server).await;
         self.shared.orchestrator.drain(self.drain.saturating_sub(SOCKET_GRACE)).await;
         self.tracker.close();
-        self.shared.orchestrator.pool().shutdown().await;
+        self.shared.orchestrator.pool().shutdown(true).await;
         drop(self.shared);
         self.writer.abort();
         self.database.close().await;

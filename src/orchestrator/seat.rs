@@ -80,7 +80,7 @@ impl Seat {
     /// Kills the agent, if there is one, and empties the seat. The workspace stays.
     pub(super) async fn clear(&mut self) {
         if let Self::Up(occupant) = std::mem::replace(self, Self::Empty) {
-            occupant.signal(Signal::Kill).await;
+            occupant.lease.end().await;
         }
     }
 }

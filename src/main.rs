@@ -206,8 +206,8 @@ async fn list(tokens: &ApiTokens) -> anyhow::Result<String> {
 }
 
 fn demo_agent() -> anyhow::Result<ExitCode> {
-    // Merge: run `agent::demo` on stdin and stdout.
-    anyhow::bail!("no demo agent in this build — wire `agent::demo`")
+    block_on(streamgate::agent::demo::run())??;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Runs `work` to its end. What it left in the background ends with the process.

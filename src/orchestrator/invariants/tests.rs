@@ -24,7 +24,8 @@ fn tool_result(id: &str) -> AgentEvent {
 }
 
 fn ask(id: &str) -> AgentEvent {
-    let questions = vec![Question { question: "Which?".to_owned(), header: None, options: vec![], multi_select: false }];
+    let questions =
+        vec![Question { question: "Which?".to_owned(), header: None, options: vec![], multi_select: false }];
     AgentEvent::Ask { id: id.to_owned(), questions }
 }
 
@@ -186,8 +187,11 @@ fn a_question_is_open_until_it_is_answered() {
     let (first, second) = (first.clone(), second.clone());
 
     assert_eq!(notes, [Note::Asked(first.ask_id), Note::Asked(second.ask_id)]);
-    assert_eq!(out[1], json!({"type": "task:ask_user", "ask_id": first.ask_id,
-                              "questions": [{"question": "Which?", "options": []}]}));
+    assert_eq!(
+        out[1],
+        json!({"type": "task:ask_user", "ask_id": first.ask_id,
+                              "questions": [{"question": "Which?", "options": []}]})
+    );
     assert_eq!(first.tool_id, "a");
     assert_eq!(shape.answer(second.ask_id), Some(second.clone()));
     assert_eq!(shape.answer(second.ask_id), None);
@@ -210,7 +214,8 @@ fn a_tool_that_comes_back_unanswered_withdraws_its_question() {
 fn a_question_without_an_open_call_or_without_words_or_before_the_answer_is_dropped() {
     let mut shape = TurnShape::new(LIMIT);
     let empty = AgentEvent::Ask { id: "a".to_owned(), questions: vec![] };
-    let (out, notes) = take_all(&mut shape, [ask("a"), tool_use("a"), empty, ask("a"), ask("a"), tool_result("a"), ask("a")]);
+    let (out, notes) =
+        take_all(&mut shape, [ask("a"), tool_use("a"), empty, ask("a"), ask("a"), tool_result("a"), ask("a")]);
     assert_eq!(out.len(), 3);
     assert_eq!(notes.iter().filter(|note| is_dropped(note)).count(), 4);
 }
@@ -218,8 +223,12 @@ fn a_question_without_an_open_call_or_without_words_or_before_the_answer_is_drop
 #[test]
 fn too_many_questions_are_cut_to_the_event_limit() {
     let option = QuestionOption { label: "l".repeat(9), description: Some("d".repeat(9)) };
-    let question =
-        Question { question: "é".repeat(40), header: Some("h".to_owned()), options: vec![option; 500], multi_select: true };
+    let question = Question {
+        question: "é".repeat(40),
+        header: Some("h".to_owned()),
+        options: vec![option; 500],
+        multi_select: true,
+    };
     let mut questions = vec![question; 500];
     let whole = questions[..1].to_vec();
     cut_questions(&mut questions, 1000);

@@ -219,7 +219,7 @@ async fn runtime(config: &Config, data_dir: &Path, instance: &str) -> anyhow::Re
     })
 }
 
-#[expect(clippy::disallowed_methods, reason = "the parts that live as long as the gateway; shutdown ends them")]
+/// Runs a part that lives as long as the gateway; shutdown ends it.
 fn spawn<F>(future: F) -> JoinHandle<F::Output>
 where
     F: Future + Send + 'static,

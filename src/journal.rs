@@ -184,7 +184,7 @@ struct Writer {
 
 impl Writer {
     async fn run(mut self) {
-        let mut waiting = Vec::with_capacity(GROUP);
+        let mut waiting = Vec::new();
         let mut last_commit = Instant::now();
         while self.appends.recv_many(&mut waiting, GROUP).await > 0 {
             if last_commit.elapsed() < LINGER {
@@ -195,7 +195,7 @@ impl Writer {
                     waiting.push(append);
                 }
             }
-            self.settle(waiting.drain(..).collect()).await;
+            self.settle(std::mem::take(&mut waiting)).await;
             last_commit = Instant::now();
         }
     }

@@ -31,6 +31,7 @@ pub use worker::{Accepted, Ready};
 use worker::{Command, Origin, Worker};
 
 use crate::auth::Principal;
+use crate::auth::api_token::hex;
 use crate::config::{LimitsConfig, ProfileConfig};
 use crate::database::DatabaseError;
 use crate::domain::{
@@ -173,12 +174,11 @@ impl Orchestrator {
             return Ok(Box::pin(std::future::ready(Ok(earlier))));
         }
         let key = submit.idempotency_key.clone().map(|key| IdempotencyKey { key, body_hash: body_hash.clone() });
-        let (session_id, origin) = match &session {
-            Some(session) => (session.id, Origin::Existing),
-            None => {
-                let new = self.new_session(who, profile, submit.mode, None);
-                (SessionId::generate(), Origin::New(Box::new(new)))
-            }
+        let (session_id, origin) = if let Some(session) = &session {
+            (session.id, Origin::Existing)
+        } else {
+            let new = self.new_session(who, profile, submit.mode, None);
+            (SessionId::generate(), Origin::New(Box::new(new)))
         };
         let creates_session = session.is_none();
         let task_id = TaskId::generate();
@@ -514,5 +514,5 @@ fn hash(submit: &Submit) -> String {
         submit.priority,
         submit.on_busy,
     ]);
-    Sha256::digest(body.to_string()).iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&Sha256::digest(body.to_string()))
 }

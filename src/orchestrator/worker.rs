@@ -10,6 +10,7 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, error, info, warn};
 
+use super::invariants::Note;
 use super::queue::{Queue, Waiting};
 use super::run::{AfterStop, Allowance, Due, End, Run, Step, turn};
 use super::seat::{Occupant, Seat, SeatEvent};
@@ -472,13 +473,15 @@ impl Worker {
         if let Some((task, _)) = self.starting.take() {
             self.cancel_waiting(task.id, task.mode).await?;
         }
-        self.begin_stop(End::Cancelled).await
+        self.begin_stop(End::Cancelled);
+        Ok(())
     }
 
     async fn cancel(&mut self, task: TaskId, reply: CancelReply) -> Result<(), Lost> {
         if let Some(run) = self.run.as_mut().filter(|run| run.task == task) {
             run.cancelling.push(reply);
-            return self.begin_stop(End::Cancelled).await;
+            self.begin_stop(End::Cancelled);
+            return Ok(());
         }
         let waiting = match &self.starting {
             Some((starting, _)) if starting.id == task => self.starting.take().map(|(starting, _)| starting),
@@ -687,8 +690,8 @@ impl Worker {
                     self.after_stop(after).await?;
                 }
                 event => {
-                    if let Some(note) = run.shape.take(event, &mut events) {
-                        warn!(session.id = %self.session.id(), task.id = %run.task, "The agent broke the shape of its turn: {note:?}");
+                    if let Some(Note::Dropped(what)) = run.shape.take(event, &mut events) {
+                        warn!(session.id = %self.session.id(), task.id = %run.task, "The agent broke the shape of its turn: {what}");
                     }
                 }
             }
@@ -757,7 +760,10 @@ impl Worker {
     async fn on_deadline(&mut self) -> Result<(), Lost> {
         let Some(run) = &mut self.run else { return Ok(()) };
         match run.due() {
-            Due::Stop(end) => self.begin_stop(end).await,
+            Due::Stop(end) => {
+                self.begin_stop(end);
+                Ok(())
+            }
             Due::Harder(Step::Kill) => {
                 if let Some(occupant) = self.seat.occupant() {
                     occupant.signal(Signal::Kill).await;
@@ -775,15 +781,14 @@ impl Worker {
     }
 
     /// Asks the agent to stop; deadlines do the rest.
-    async fn begin_stop(&mut self, end: End) -> Result<(), Lost> {
-        let Some(run) = &mut self.run else { return Ok(()) };
+    fn begin_stop(&mut self, end: End) {
+        let Some(run) = &mut self.run else { return };
         if run.stop(end)
             && let Some(occupant) = self.seat.occupant()
         {
             // One that takes no more input is stopped by the deadlines.
             occupant.tell(&AgentCommand::Interrupt);
         }
-        Ok(())
     }
 
     /// Gives the run up at once: the gateway must end.
@@ -801,11 +806,11 @@ impl Worker {
     /// Ends the run: makes sure that nothing of it is left running (G8), then publishes its end.
     async fn end_run(&mut self, end: End, agent_is_idle: bool) -> Result<(), Lost> {
         let may_live = match self.seat.occupant() {
-            None => true,
-            Some(_) if !agent_is_idle => false,
             // What a stopped or failed tool left running goes with its agent.
-            Some(occupant) if !matches!(end, End::Completed { .. }) => !occupant.has_stragglers().await,
-            Some(_) => true,
+            Some(occupant) if !matches!(end, End::Completed { .. }) => {
+                agent_is_idle && !occupant.has_stragglers().await
+            }
+            _ => agent_is_idle,
         };
         if !may_live {
             self.seat.clear().await;

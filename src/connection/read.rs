@@ -26,7 +26,7 @@ use crate::protocol::{
     Submit, TextLimits,
 };
 
-/// How often a live credential is checked again: what is revoked is closed within 30 s (PROTOCOL.md §1),
+/// How often a live credential is checked again: what is revoked is closed within 30 s (docs/protocol.md §1),
 /// the check's own cache included.
 const RECHECK: Duration = Duration::from_secs(10);
 /// How many requests of a connection may be under way; more are told to come back.

@@ -1,4 +1,4 @@
-//! The shape of a task's events: completes and repairs what an agent says (PROTOCOL.md §3, G4, G5).
+//! The shape of a task's events: completes and repairs what an agent says (docs/protocol.md §3, G4, G5).
 //!
 //! Pure. The run loop feeds it every agent event of a task and publishes what comes out; it decides
 //! nothing about time, processes or the end of the task, and the answer to a question only passes.

@@ -1,5 +1,5 @@
 //! The text of a turn as it is journalled: normalized Markdown whose links to workspace files are
-//! placeholders (PROTOCOL.md §2, "Polish").
+//! placeholders (docs/protocol.md §2, "Polish").
 //!
 //! Used by `invariants` when a turn ends; `protocol::link` turns the placeholders into addresses on
 //! delivery. A Markdown parser only says where things are: the agent's own bytes are edited in

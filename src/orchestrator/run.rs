@@ -16,7 +16,7 @@ use crate::journal::{Effect, TaskEnd};
 use crate::protocol::Event;
 use crate::protocol::client::TaskOptions;
 
-/// How long an agent has to acknowledge an interrupt (PROTOCOL.md, G8).
+/// How long an agent has to acknowledge an interrupt (docs/protocol.md, G8).
 const INTERRUPT_GRACE: Duration = Duration::from_secs(3);
 /// How long it has to end after SIGINT.
 const SIGINT_GRACE: Duration = Duration::from_secs(2);

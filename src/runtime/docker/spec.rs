@@ -76,11 +76,6 @@ impl User {
     }
 }
 
-/// The engine's name for a box: its id, so that two containers of one box can't be.
-pub(super) fn engine_name(container_id: ContainerId) -> String {
-    format!("streamgate-{container_id}")
-}
-
 /// Everything the engine is told about a container.
 pub(super) fn body(
     spec: &AgentSpec,

@@ -96,7 +96,10 @@ async fn docker_run() -> Duration {
         .spawn()
         .expect("the docker command; install it: apt-get install docker.io");
     let mut stdin = child.stdin.take().unwrap();
-    stdin.write_all(b"{\"type\":\"turn\",\"session_id\":\"s\",\"task_id\":\"t\",\"prompt\":\"hello\"}\n").await.unwrap();
+    stdin
+        .write_all(b"{\"type\":\"turn\",\"session_id\":\"s\",\"task_id\":\"t\",\"prompt\":\"hello\"}\n")
+        .await
+        .unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     while !lines.next_line().await.unwrap().expect("a text line").contains("\"text\"") {}
     let time = began.elapsed();

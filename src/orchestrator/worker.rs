@@ -121,6 +121,10 @@ pub(super) struct Worker {
     run: Option<Run>,
     ready: Vec<Reply<Ready>>,
     ending: Option<Ending>,
+    /// The last task that ended here, for cancels that come too late to find it at work.
+    ended: Option<(TaskId, TaskState, Receipt)>,
+    /// The commit that closed the session.
+    closed: Option<Receipt>,
 }
 
 /// What wakes a worker.
@@ -184,6 +188,8 @@ impl Worker {
             run: None,
             ready: Vec::new(),
             ending: None,
+            ended: None,
+            closed: None,
             parts,
         })
     }
@@ -217,6 +223,8 @@ impl Worker {
             run: None,
             ready: Vec::new(),
             ending: None,
+            ended: None,
+            closed: None,
             parts,
         };
         for task in open {
@@ -270,7 +278,10 @@ impl Worker {
                 Wake::Seat(event) => self.at_seat(event).await?,
                 Wake::Slot(slot) => self.take_turn(slot).await?,
                 Wake::Deadline => self.on_deadline().await?,
-                Wake::Soft => draining = true,
+                Wake::Soft => {
+                    draining = true;
+                    self.slot = None;
+                }
                 Wake::Hard => {
                     self.give_up().await?;
                     draining = true;
@@ -295,10 +306,10 @@ impl Worker {
         if self.ending.is_some() && self.run.is_none() && self.starting.is_none() {
             self.close().await?;
         }
-        if draining || self.run.is_some() {
+        if self.run.is_some() {
             return Ok(());
         }
-        if self.starting.is_some() || !self.ready.is_empty() {
+        if self.starting.is_some() || (!draining && !self.ready.is_empty()) {
             match &mut self.seat {
                 Seat::Empty => self.start_agent(),
                 Seat::Starting(_) => (),
@@ -307,7 +318,7 @@ impl Worker {
                     self.begin().await?;
                 }
             }
-        } else if !self.queue.is_empty() && self.slot.is_none() {
+        } else if !draining && !self.queue.is_empty() && self.slot.is_none() {
             self.slot = Some(Box::pin(self.parts.users.run(&self.user)));
         }
         Ok(())
@@ -489,7 +500,10 @@ impl Worker {
         };
         let ended = match waiting {
             Some(waiting) => Some((TaskState::Cancelled, self.cancel_waiting(task, waiting.mode).await?)),
-            None => None,
+            None => match &self.ended {
+                Some((ended, state, receipt)) if *ended == task => Some((*state, receipt.clone())),
+                _ => None,
+            },
         };
         let _ = reply.send(Ok(ended));
         Ok(())
@@ -507,6 +521,7 @@ impl Worker {
         };
         let done = Event::TaskDone { status: TaskState::Cancelled.as_str() };
         let receipt = self.publish(Some(task), &[done], vec![Effect::EndTask(Box::new(end))]).await?;
+        self.ended = Some((task, TaskState::Cancelled, receipt.clone()));
         self.close_after_batch(mode);
         Ok(receipt)
     }
@@ -523,7 +538,8 @@ impl Worker {
             usage: crate::domain::Usage::default(),
         };
         let failed = Event::TaskFailed { error, retryable, usage: end.usage };
-        self.publish(Some(task), &[failed], vec![Effect::EndTask(Box::new(end))]).await?;
+        let receipt = self.publish(Some(task), &[failed], vec![Effect::EndTask(Box::new(end))]).await?;
+        self.ended = Some((task, TaskState::Failed, receipt));
         self.close_after_batch(mode);
         Ok(())
     }
@@ -546,7 +562,7 @@ impl Worker {
             None => None,
         };
         let Some(open) = open else {
-            let _ = reply.send(Ok(None));
+            let _ = reply.send(self.answered_before(task, ask, &answer));
             return Ok(());
         };
         let json = raw_json(&answer);
@@ -554,6 +570,9 @@ impl Worker {
         effects.extend(self.run.as_mut().and_then(Run::follow_questions));
         let answered = Event::Answered { ask_id: open.ask_id, answer: json };
         let receipt = self.publish(Some(task), &[answered], effects).await?;
+        if let Some(run) = &mut self.run {
+            run.answered.push((open.ask_id, answer.clone(), receipt.clone()));
+        }
         let _ = reply.send(Ok(Some(receipt)));
         let command = AgentCommand::Answer { id: open.tool_id, questions: open.questions, answer };
         if !self.seat.occupant().is_some_and(|occupant| occupant.tell(&command)) {
@@ -562,9 +581,20 @@ impl Worker {
         Ok(())
     }
 
+    /// What became of an answer to a question that is not open: nothing, when the run knows of none.
+    fn answered_before(&self, task: TaskId, ask: Option<AskId>, answer: &Answer) -> Result<Option<Receipt>, Refusal> {
+        let run = self.run.as_ref().filter(|run| run.task == task);
+        let mut answered = run.iter().flat_map(|run| run.answered.iter().rev());
+        match answered.find(|(id, ..)| ask.is_none_or(|ask| ask == *id)) {
+            Some((_, earlier, receipt)) if earlier == answer => Ok(Some(receipt.clone())),
+            Some(_) => Err(Refusal::AnsweredOtherwise),
+            None => Ok(None),
+        }
+    }
+
     async fn end(&mut self, reply: Reply<Receipt>) -> Result<(), Lost> {
         if self.status == SessionStatus::Closed {
-            let _ = reply.send(Err(Refusal::SessionClosed));
+            let _ = reply.send(self.closed.clone().ok_or(Refusal::SessionClosed));
             return Ok(());
         }
         self.ending.get_or_insert(Ending { reason: "ended", waiting: Vec::new() }).waiting.push(reply);
@@ -589,14 +619,10 @@ impl Worker {
         for reply in self.ready.drain(..) {
             let _ = reply.send(Err(Refusal::SessionClosed));
         }
-        // All that wait hear of the same commit; a receipt is for one, so the rest ask the journal again.
-        let mut waiting = ending.waiting.into_iter();
-        if let Some(reply) = waiting.next() {
-            let _ = reply.send(Ok(receipt));
+        for reply in ending.waiting {
+            let _ = reply.send(Ok(receipt.clone()));
         }
-        for reply in waiting {
-            let _ = reply.send(Err(Refusal::SessionClosed));
-        }
+        self.closed = Some(receipt);
         Ok(())
     }
 
@@ -655,7 +681,7 @@ impl Worker {
                 self.fail_without_run(task.id, task.mode, format!("no container to be had: {why}"), true).await?;
             }
             let replies: Vec<_> = self.ready.drain(..).collect();
-            self.ending = Some(Ending { reason: "no_container", waiting: Vec::new() });
+            self.ending.get_or_insert(Ending { reason: "no_container", waiting: Vec::new() });
             self.close().await?;
             for reply in replies {
                 let _ = reply.send(Err(Refusal::NoContainer(why.to_owned())));
@@ -820,13 +846,10 @@ impl Worker {
         let effect = run.end(&end, &mut events);
         let receipt = self.publish(Some(run.task), &events, vec![effect]).await?;
         info!(session.id = %self.session.id(), task.id = %run.task, state = %end.state(), "Task `{}` ended: {}", run.task, end.state());
-        let mut cancelling = run.cancelling.drain(..);
-        if let Some(reply) = cancelling.next() {
-            let _ = reply.send(Ok(Some((end.state(), receipt))));
+        for reply in run.cancelling.drain(..) {
+            let _ = reply.send(Ok(Some((end.state(), receipt.clone()))));
         }
-        for reply in cancelling {
-            let _ = reply.send(Ok(None)); // They look it up.
-        }
+        self.ended = Some((run.task, end.state(), receipt));
         if run.is_batch() {
             self.close_after_batch(Mode::Batch);
         }

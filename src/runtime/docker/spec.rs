@@ -10,7 +10,6 @@ use bollard::models::{
 
 use super::super::{AgentSpec, RuntimeError};
 use crate::config::ProfileConfig;
-use crate::domain::ContainerId;
 
 /// Whose container it is.
 pub(super) const INSTANCE_LABEL: &str = "streamgate.instance";

@@ -777,3 +777,19 @@ async fn events_stream_as_server_sent_events_and_resume_where_they_broke() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_session_whose_agent_is_at_work_is_ready_at_once() {
+    on_both(|database| async {
+        let gateway = TestGateway::start(database).await;
+        let mut socket = gateway.client("alice").await;
+        let session = text(&socket.start_session().await["session_id"]);
+        socket.send(json!({"type": "session.turn", "session_id": session, "prompt": "/sleep 60000"})).await;
+        socket.expect("task:started").await;
+        let orchestrator = &gateway.app().shared().orchestrator;
+        let ready = orchestrator.ready(SessionId::parse(&session).unwrap());
+        tokio::time::timeout(PATIENCE, ready).await.expect("an answer before the task ends").unwrap();
+        gateway.stop().await;
+    })
+    .await;
+}

@@ -250,7 +250,9 @@ impl Orchestrator {
     pub async fn ready(&self, session: SessionId) -> Result<Ready, Refusal> {
         let (reply, answer) = oneshot::channel();
         self.deliver(session, Origin::Existing, Command::Ready { reply })?;
-        answered(answer).await
+        let (ready, receipt) = answered(answer).await?;
+        receipt.committed().await.map_err(|_| Refusal::Interrupted)?;
+        Ok(ready)
     }
 
     /// Cancels a task and returns its status once it has ended and nothing of it runs any more.

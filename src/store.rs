@@ -105,14 +105,16 @@ impl Store {
         .transpose()
     }
 
-    /// Tasks, newest first.
+    /// Tasks, newest first: without results and with the first 1,000 characters of their prompts, so that
+    /// a page of them is small.
     pub async fn tasks(&self, filter: &TaskFilter, limit: u32) -> Result<Vec<TaskRecord>, DatabaseError> {
         let mut connection = self.database.read().await?;
         let rows = fetch_all!(
             connection.on(),
             TaskRow,
-            "SELECT id, session_id, user_id, state, mode, priority, prompt, options, prompt_seq, result_text, stop_reason,
-                    error, retryable, input_tokens, output_tokens, cost_usd, created_at, started_at, ended_at
+            "SELECT id, session_id, user_id, state, mode, priority, substr(prompt, 1, 1000) AS prompt, options, prompt_seq,
+                    CAST(NULL AS TEXT) AS result_text, stop_reason, error, retryable, input_tokens, output_tokens,
+                    cost_usd, created_at, started_at, ended_at
              FROM tasks WHERE ($1 IS NULL OR user_id = $1) AND ($2 IS NULL OR session_id = $2)
                           AND ($3 IS NULL OR state = $3) AND ($4 IS NULL OR id < $4)
              ORDER BY id DESC LIMIT $5",

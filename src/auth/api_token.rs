@@ -133,6 +133,11 @@ impl ApiTokens {
         Self { database, checked: Checked::new(Arc::clone(&clock)), clock }
     }
 
+    /// The time by which tokens expire.
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
     /// Makes a token for `user` with `role` (comma-separated, `None` is `user`). This is the only
     /// time that the token is seen.
     pub async fn create(

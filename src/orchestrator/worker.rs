@@ -36,7 +36,7 @@ pub(super) enum Command {
     /// Take a prompt.
     Submit { task: TaskId, user: UserId, submit: Box<Submit>, key: Option<IdempotencyKey>, reply: Reply<Accepted> },
     /// Have a container.
-    Ready { reply: Reply<Ready> },
+    Ready { reply: Reply<(Ready, Receipt)> },
     /// Stop a task. Answered with its end, or with nothing when it is not open here.
     Cancel { task: TaskId, reply: CancelReply },
     /// Answer a question. Answered with nothing when no such question is open.
@@ -119,7 +119,7 @@ pub(super) struct Worker {
     /// The task whose turn has come but whose agent has not.
     starting: Option<(Waiting, RunningSlot)>,
     run: Option<Run>,
-    ready: Vec<Reply<Ready>>,
+    ready: Vec<Reply<(Ready, Receipt)>>,
     ending: Option<Ending>,
     /// The last task that ended here, for cancels that come too late to find it at work.
     ended: Option<(TaskId, TaskState, Receipt)>,
@@ -314,7 +314,7 @@ impl Worker {
                 Seat::Empty => self.start_agent(),
                 Seat::Starting(_) => (),
                 Seat::Up(_) => {
-                    self.answer_ready();
+                    self.answer_ready().await?;
                     self.begin().await?;
                 }
             }
@@ -337,15 +337,19 @@ impl Worker {
         self.seat = Seat::Starting(coming);
     }
 
-    fn answer_ready(&mut self) {
-        let Seat::Up(occupant) = &self.seat else { return };
-        for reply in self.ready.drain(..) {
-            let _ = reply.send(Ok(Ready {
-                container_id: occupant.lease.agent.container_id,
-                container_name: occupant.lease.agent.container_name.clone(),
-                profile_id: self.profile_id.clone(),
-            }));
+    /// Tells who waits that the container is up, with the commit that says so: an empty one follows it.
+    async fn answer_ready(&mut self) -> Result<(), Lost> {
+        let Seat::Up(occupant) = &self.seat else { return Ok(()) };
+        let ready = Ready {
+            container_id: occupant.lease.agent.container_id,
+            container_name: occupant.lease.agent.container_name.clone(),
+            profile_id: self.profile_id.clone(),
+        };
+        for reply in std::mem::take(&mut self.ready) {
+            let receipt = self.publish(None, &[], Vec::new()).await?;
+            let _ = reply.send(Ok((ready.clone(), receipt)));
         }
+        Ok(())
     }
 
     /// The user may run one more task: the next one's turn has come.
@@ -394,9 +398,13 @@ impl Worker {
             Command::Submit { task, user, submit, key, reply } => self.accept(task, user, *submit, key, reply).await?,
             Command::Ready { reply } => {
                 if self.status == SessionStatus::Closed || self.ending.is_some() {
-                    let _ = reply.send(self.was_ready());
+                    let ready = self.was_ready();
+                    let receipt = self.publish(None, &[], Vec::new()).await?;
+                    let _ = reply.send(ready.map(|ready| (ready, receipt)));
                 } else {
                     self.ready.push(reply);
+                    // At once, also while the agent is at work.
+                    self.answer_ready().await?;
                 }
             }
             Command::Cancel { task, reply } => self.cancel(task, reply).await?,

@@ -354,7 +354,7 @@ impl<'a> Fields<'a> {
     }
 
     /// An id, if present. A string that is no id of the kind is `missing`, as if it named nothing.
-    fn optional_id<T>(&mut self, field: &str, parse: fn(&str) -> Option<T>, missing: ErrorFrame) -> Option<T> {
+    pub fn optional_id<T>(&mut self, field: &str, parse: fn(&str) -> Option<T>, missing: ErrorFrame) -> Option<T> {
         let text = self.optional_text(field, NAME_BYTES)?;
         let id = parse(&text);
         if id.is_none() {

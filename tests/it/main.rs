@@ -9,3 +9,4 @@ mod database;
 mod support;
 
 mod guarantees;
+mod rest;

@@ -25,7 +25,7 @@ use crate::domain::{Clock, ProfileId};
 use crate::http;
 use crate::hub::Hub;
 use crate::journal::Journal;
-use crate::node::Node;
+use crate::node::{Node, make_data_dir};
 use crate::orchestrator::{KeyLocks, Orchestrator, Parts, Users};
 use crate::runtime::Runtime;
 use crate::runtime::docker::DockerRuntime;
@@ -57,9 +57,7 @@ impl App {
     /// Builds and starts a gateway. It listens only after the migrations, and returns when it does.
     pub async fn start(config: Config) -> anyhow::Result<Self> {
         let clock = Arc::new(Clock::default());
-        std::fs::create_dir_all(&config.data_dir)
-            .with_context(|| format!("can't make the data directory `{}`", config.data_dir.display()))?;
-        let data_dir = std::fs::canonicalize(&config.data_dir)?;
+        let data_dir = make_data_dir(&config.data_dir)?;
         let node = Node::take(&data_dir)?;
         let database =
             Database::connect(&config.database_url(), config.database.max_connections).await.with_context(|| {
@@ -72,7 +70,11 @@ impl App {
         let instance = store.setting("instance_id", &Uuid::now_v7().simple().to_string()).await?;
 
         let tokens = ApiTokens::new(database.clone(), Arc::clone(&clock));
-        let first_token = tokens.ensure_first_token(&data_dir).await?;
+        // For the owner of this machine, who can reach it; elsewhere operators make tokens themselves.
+        let first_token = match config.listen.ip().is_loopback() {
+            true => tokens.ensure_first_token(&data_dir).await?,
+            false => None,
+        };
         let public_url = config.public_url();
         let authenticator =
             Authenticator::connect(&config.auth, &public_url, &database, tokens, Arc::clone(&clock)).await?;

@@ -18,6 +18,7 @@ use streamgate::auth::api_token::ApiTokens;
 use streamgate::config::{Config, LogConfig, LogFormat, process_environment};
 use streamgate::database::Database;
 use streamgate::domain::{Clock, TokenId, UserId};
+use streamgate::node::make_data_dir;
 use tracing_subscriber::EnvFilter;
 
 /// Libraries whose finer lines show headers, frames or bodies, and so tokens: never below this.
@@ -177,10 +178,7 @@ async fn token(config: Config, command: TokenCommand) -> anyhow::Result<ExitCode
 
 /// Opens the database beside a gateway, or before the first one.
 async fn open_database(config: &Config) -> anyhow::Result<Database> {
-    let data_dir = config.data_dir();
-    std::fs::create_dir_all(&data_dir).with_context(|| {
-        format!("can't make the directory {} — set `data_dir` to one that can be written", data_dir.display())
-    })?;
+    make_data_dir(&config.data_dir())?;
     Database::connect(&config.database_url(), 1).await.with_context(|| {
         format!("can't open the database {} — is it there, and is `database.url` right?", config.database_name())
     })

@@ -71,10 +71,8 @@ impl App {
 
         let tokens = ApiTokens::new(database.clone(), Arc::clone(&clock));
         // For the owner of this machine, who can reach it; elsewhere operators make tokens themselves.
-        let first_token = match config.listen.ip().is_loopback() {
-            true => tokens.ensure_first_token(&data_dir).await?,
-            false => None,
-        };
+        let local = config.listen.ip().is_loopback();
+        let first_token = if local { tokens.ensure_first_token(&data_dir).await? } else { None };
         let public_url = config.public_url();
         let authenticator =
             Authenticator::connect(&config.auth, &public_url, &database, tokens, Arc::clone(&clock)).await?;

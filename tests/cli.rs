@@ -174,7 +174,6 @@ impl Gateway {
 
     async fn accept(&self) -> Client {
         let (stream, _) = self.listener.accept().await.unwrap();
-        #[expect(clippy::result_large_err, reason = "the library's own signature")]
         let check = |request: &Request, mut response: Response| {
             assert_eq!(request.uri().path(), "/v1/stream");
             assert_eq!(request.headers()["authorization"], "Bearer rc_test");

@@ -6,6 +6,9 @@
 
 #[path = "../support/database.rs"]
 mod database;
+mod frames;
 mod support;
+mod world;
 
 mod guarantees;
+mod protocol;

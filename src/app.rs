@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::info;
+use tracing::{error, info};
 use uuid::Uuid;
 
 use crate::auth::Authenticator;
@@ -35,6 +35,9 @@ use crate::store::Store;
 
 /// How long open sockets get to close before the runs are waited for.
 const SOCKET_GRACE: Duration = Duration::from_secs(4);
+
+/// How long the journal gets to commit what it holds.
+const JOURNAL_GRACE: Duration = Duration::from_secs(4);
 
 /// A running gateway.
 pub struct App {
@@ -114,6 +117,9 @@ impl App {
         let leases = orchestrator.clone();
         spawn(async move { leases.keep_leases().await });
 
+        let (house, days) = (orchestrator.clone(), config.retention_days);
+        spawn(async move { house.keep_house(Duration::from_secs(days.saturating_mul(86_400))).await });
+
         let listener = TcpListener::bind(config.listen).await.map_err(|error| {
             anyhow!("can't listen on {}: {error}; free the port, or set another `listen`", config.listen)
         })?;
@@ -163,15 +169,18 @@ impl App {
 
     /// Drains: stops listening, closes the sockets with 1012, lets runs finish within `drain_seconds`,
     /// and closes the journal. What is queued stays queued for the next start.
-    pub async fn shutdown(self) {
+    pub async fn shutdown(mut self) {
         self.stop_listening.cancel();
         self.shared.closing.cancel();
-        let _ = tokio::time::timeout(SOCKET_GRACE, self.server).await;
-        self.shared.orchestrator.drain(self.drain.saturating_sub(SOCKET_GRACE)).await;
+        let _ = tokio::time::timeout(SOCKET_GRACE, &mut self.server).await;
+        self.shared.orchestrator.drain(self.drain.saturating_sub(SOCKET_GRACE + JOURNAL_GRACE)).await;
         self.tracker.close();
         self.shared.orchestrator.pool().shutdown(true).await;
-        drop(self.shared);
-        self.writer.abort();
+        self.shared.orchestrator.hub().journal().close();
+        if tokio::time::timeout(JOURNAL_GRACE, &mut self.writer).await.is_err() {
+            error!("The journal can't commit: what was not acknowledged by now is lost");
+            self.writer.abort();
+        }
         self.database.close().await;
     }
 }
@@ -219,7 +228,7 @@ async fn runtime(config: &Config, data_dir: &Path, instance: &str) -> anyhow::Re
     })
 }
 
-#[expect(clippy::disallowed_methods, reason = "the parts that live as long as the gateway; shutdown ends them")]
+/// Runs a part that lives as long as the gateway; shutdown ends it.
 fn spawn<F>(future: F) -> JoinHandle<F::Output>
 where
     F: Future + Send + 'static,

@@ -54,7 +54,7 @@ impl Gateway {
     }
 
     async fn inspect(&self, agent: &Agent) -> ContainerInspectResponse {
-        self.docker.inspect_container(&format!("streamgate-{}", agent.container_id), None).await.unwrap()
+        self.docker.inspect_container(&agent.container_name, None).await.unwrap()
     }
 }
 

@@ -12,3 +12,4 @@ mod world;
 
 mod guarantees;
 mod protocol;
+mod rest;

@@ -82,7 +82,7 @@ async fn an_agent_sees_its_workspace_and_nothing_of_the_gateway() {
     assert!(text.contains(&format!("HOME={}\n", workspace.display())), "{text}");
     assert_eq!(exit, Exit { code: Some(3), oom: false, stderr_tail: "broken\n".to_owned() });
     let id = agent.container_id.to_string();
-    assert_eq!(agent.container_name, format!("agent-{}", &id[id.len() - 8..]));
+    assert_eq!(agent.container_name, format!("agent-{}", &id[id.len() - 12..]));
 }
 
 #[tokio::test]

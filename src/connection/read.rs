@@ -38,7 +38,8 @@ const BINARY_FLOOD: u32 = 60;
 pub enum Outgoing {
     /// A frame, as it is.
     Frame(FrameText),
-    /// A session to be followed, instead of an earlier attachment to it.
+    /// A session to be followed. A replay takes the place of an earlier attachment to it; what follows
+    /// from a prompt leaves that in place.
     Follow(Box<Attachment>),
     /// A session to be followed no more.
     Unfollow(SessionId),

@@ -6,7 +6,10 @@
 
 #[path = "../support/database.rs"]
 mod database;
+mod frames;
 mod support;
+mod world;
 
 mod guarantees;
+mod protocol;
 mod rest;

@@ -6,6 +6,11 @@
 
 #[path = "../support/database.rs"]
 mod database;
+mod outage;
+mod raw;
 mod support;
 
+mod closes;
+mod errors;
 mod guarantees;
+mod limits;

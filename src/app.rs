@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::info;
+use tracing::{error, info};
 use uuid::Uuid;
 
 use crate::auth::Authenticator;
@@ -25,16 +25,19 @@ use crate::domain::{Clock, ProfileId};
 use crate::http;
 use crate::hub::Hub;
 use crate::journal::Journal;
-use crate::node::Node;
+use crate::node::{Node, make_data_dir};
 use crate::orchestrator::{KeyLocks, Orchestrator, Parts, Users};
 use crate::runtime::Runtime;
 use crate::runtime::docker::DockerRuntime;
-use crate::runtime::pool::Pool;
+use crate::runtime::pool::{Pool, PoolLimits};
 use crate::runtime::process::ProcessRuntime;
 use crate::store::Store;
 
 /// How long open sockets get to close before the runs are waited for.
 const SOCKET_GRACE: Duration = Duration::from_secs(4);
+
+/// How long the journal gets to commit what it holds.
+const JOURNAL_GRACE: Duration = Duration::from_secs(4);
 
 /// A running gateway.
 pub struct App {
@@ -54,9 +57,7 @@ impl App {
     /// Builds and starts a gateway. It listens only after the migrations, and returns when it does.
     pub async fn start(config: Config) -> anyhow::Result<Self> {
         let clock = Arc::new(Clock::default());
-        std::fs::create_dir_all(&config.data_dir)
-            .with_context(|| format!("can't make the data directory `{}`", config.data_dir.display()))?;
-        let data_dir = std::fs::canonicalize(&config.data_dir)?;
+        let data_dir = make_data_dir(&config.data_dir)?;
         let node = Node::take(&data_dir)?;
         let database =
             Database::connect(&config.database_url(), config.database.max_connections).await.with_context(|| {
@@ -69,7 +70,9 @@ impl App {
         let instance = store.setting("instance_id", &Uuid::now_v7().simple().to_string()).await?;
 
         let tokens = ApiTokens::new(database.clone(), Arc::clone(&clock));
-        let first_token = tokens.ensure_first_token(&data_dir).await?;
+        // For the owner of this machine, who can reach it; elsewhere operators make tokens themselves.
+        let local = config.listen.ip().is_loopback();
+        let first_token = if local { tokens.ensure_first_token(&data_dir).await? } else { None };
         let public_url = config.public_url();
         let authenticator =
             Authenticator::connect(&config.auth, &public_url, &database, tokens, Arc::clone(&clock)).await?;
@@ -84,7 +87,12 @@ impl App {
         let runtime = runtime(&config, &data_dir, &instance).await?;
         runtime.remove_orphans().await.context("containers left from before could not be removed")?;
         let start_timeout = Duration::from_secs(config.runtime.start_timeout_seconds);
-        let pool = Pool::new(runtime, profiles.clone(), &config.limits, start_timeout);
+        let pool_limits = PoolLimits {
+            containers_per_user: config.limits.containers_per_user,
+            containers: config.limits.containers,
+            start_timeout,
+        };
+        let pool = Pool::new(runtime, profiles.clone(), pool_limits);
 
         let tracker = TaskTracker::new();
         let (journal, writer) = Journal::open(database.clone());
@@ -108,6 +116,9 @@ impl App {
         orchestrator.recover().await?;
         let leases = orchestrator.clone();
         spawn(async move { leases.keep_leases().await });
+
+        let (house, days) = (orchestrator.clone(), config.retention_days);
+        spawn(async move { house.keep_house(Duration::from_secs(days.saturating_mul(86_400))).await });
 
         let listener = TcpListener::bind(config.listen).await.map_err(|error| {
             anyhow!("can't listen on {}: {error}; free the port, or set another `listen`", config.listen)
@@ -158,15 +169,18 @@ impl App {
 
     /// Drains: stops listening, closes the sockets with 1012, lets runs finish within `drain_seconds`,
     /// and closes the journal. What is queued stays queued for the next start.
-    pub async fn shutdown(self) {
+    pub async fn shutdown(mut self) {
         self.stop_listening.cancel();
         self.shared.closing.cancel();
-        let _ = tokio::time::timeout(SOCKET_GRACE, self.server).await;
-        self.shared.orchestrator.drain(self.drain.saturating_sub(SOCKET_GRACE)).await;
+        let _ = tokio::time::timeout(SOCKET_GRACE, &mut self.server).await;
+        self.shared.orchestrator.drain(self.drain.saturating_sub(SOCKET_GRACE + JOURNAL_GRACE)).await;
         self.tracker.close();
-        self.shared.orchestrator.pool().shutdown().await;
-        drop(self.shared);
-        self.writer.abort();
+        self.shared.orchestrator.pool().shutdown(true).await;
+        self.shared.orchestrator.hub().journal().close();
+        if tokio::time::timeout(JOURNAL_GRACE, &mut self.writer).await.is_err() {
+            error!("The journal can't commit: what was not acknowledged by now is lost");
+            self.writer.abort();
+        }
         self.database.close().await;
     }
 }
@@ -214,7 +228,7 @@ async fn runtime(config: &Config, data_dir: &Path, instance: &str) -> anyhow::Re
     })
 }
 
-#[expect(clippy::disallowed_methods, reason = "the parts that live as long as the gateway; shutdown ends them")]
+/// Runs a part that lives as long as the gateway; shutdown ends it.
 fn spawn<F>(future: F) -> JoinHandle<F::Output>
 where
     F: Future + Send + 'static,

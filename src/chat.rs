@@ -77,7 +77,9 @@ pub(crate) async fn run(arguments: Arguments, config: Config) -> anyhow::Result<
     let one_turn = !prompt.is_empty();
     conversation.say(&prompt)?;
     let interrupts = signal(SignalKind::interrupt()).context("can't listen to Ctrl-C")?;
-    Chat { url, request, conversation, one_turn, keyboard: None, interrupts, cancelling: false }.run().await
+    Chat { url, request, conversation, one_turn, keyboard: None, typed_out: false, interrupts, cancelling: false }
+        .run()
+        .await
 }
 
 /// The request to upgrade.
@@ -147,6 +149,8 @@ struct Chat {
     /// What is typed; read only when somebody wants it, so that a turn in a script leaves the
     /// script's stdin alone.
     keyboard: Option<mpsc::Receiver<Line>>,
+    /// Whether nothing more will be typed.
+    typed_out: bool,
     /// Presses of Ctrl-C.
     interrupts: Signal,
     /// Whether it was pressed for the task at work.
@@ -214,6 +218,11 @@ impl Chat {
                 let _ = timeout(CLOSE_DEADLINE, socket.close(None)).await;
                 return Ok(End::Done(code));
             }
+            if self.typed_out && self.conversation.is_asked() {
+                self.conversation.screen().line("the agent asks, and nobody is here to answer")?;
+                self.conversation.cancel();
+                continue;
+            }
             if self.conversation.is_idle() && (!self.one_turn || self.conversation.is_asked()) {
                 self.conversation.screen().prompt("> ")?;
                 self.keyboard.get_or_insert_with(read_keyboard);
@@ -238,8 +247,7 @@ impl Chat {
                         Line::End if !self.one_turn => return self.leave().map(End::Done),
                         Line::End => {
                             self.keyboard = None;
-                            self.conversation.screen().line("the agent asks, and nobody is here to answer")?;
-                            self.conversation.cancel();
+                            self.typed_out = true;
                         }
                     }
                 }

@@ -191,7 +191,7 @@ pub struct LimitsConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AdminConfig {
-    /// Where operators look: metrics.
+    /// Kept for the operators' listener: metrics. Nothing listens there yet.
     pub listen: SocketAddr,
 }
 

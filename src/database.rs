@@ -183,7 +183,7 @@ impl Database {
         let options = SqliteConnectOptions::from_str(url)?
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
-            // FULL: a commit survives a power loss (facts: 0.1 ms here).
+            // FULL: a commit survives a power loss (measured: 0.1 ms).
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
             .busy_timeout(Duration::from_secs(5));

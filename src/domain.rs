@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Deserializer, Serialize};
 use uuid::Uuid;
 
-/// Declares an id: a fixed prefix and a UUIDv7 in lower-case hex without dashes (PROTOCOL.md §6).
+/// Declares an id: a fixed prefix and a `UUIDv7` in lower-case hex without dashes (docs/protocol.md §6).
 macro_rules! prefixed_id {
     ($(#[$doc:meta])* $name:ident, $prefix:literal) => {
         $(#[$doc])*

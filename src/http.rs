@@ -3,10 +3,15 @@
 //! `http::stream` upgrades to the socket; the others are REST beside it, with the same credentials,
 //! ownership and validation. Every handler calls the same orchestrator as the socket does.
 
+mod events;
 mod files;
 mod health;
 mod page;
+mod path;
+mod profiles;
+mod query;
 mod sessions;
+mod sse;
 mod stream;
 mod tasks;
 mod tokens;
@@ -15,7 +20,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{FromRequestParts, Request, State};
+use axum::extract::{FromRequestParts, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
@@ -47,9 +52,10 @@ pub fn routes(shared: Arc<Shared>) -> Router {
         .route("/v1/tasks/{id}/answer", post(tasks::answer))
         .route("/v1/sessions", post(sessions::start).get(sessions::list))
         .route("/v1/sessions/{id}", get(sessions::read).patch(sessions::rename).delete(sessions::erase))
-        .route("/v1/sessions/{id}/events", get(sessions::events))
+        .route("/v1/sessions/{id}/events", get(events::read))
+        .route("/v1/sessions/{id}/stream", get(sse::follow))
         .route("/v1/sessions/{id}/files", get(files::list))
-        .route("/v1/profiles", get(sessions::profiles))
+        .route("/v1/profiles", get(profiles::list))
         .route("/v1/api-tokens", post(tokens::create).get(tokens::list))
         .route("/v1/api-tokens/{id}", axum::routing::delete(tokens::revoke))
         .layer(axum::extract::DefaultBodyLimit::disable())
@@ -178,7 +184,9 @@ async fn not_found() -> ApiError {
 
 async fn method_not_allowed() -> Response {
     let error = ErrorFrame::new(ErrorCode::NotFound, "this route does not know the method; `GET /` says what there is");
-    (StatusCode::METHOD_NOT_ALLOWED, ApiError::from(error).into_response().into_body()).into_response()
+    let mut response = ApiError::from(error).into_response();
+    *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
+    response
 }
 
 /// Gives errors of the layers below, which have no JSON body, one of ours; and tells caches to keep
@@ -206,6 +214,3 @@ async fn error_bodies(request: Request, next: Next) -> Response {
 fn panicked(_: Box<dyn std::any::Any + Send + 'static>) -> Response {
     ApiError::from(crate::orchestrator::internal_error("a handler panicked; its message is above")).into_response()
 }
-
-/// The gateway out of a handler's state.
-pub(crate) type GatewayState = State<Gateway>;

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -64,6 +64,8 @@ pub struct Append {
     pub fenced: CancellationToken,
     /// Told how it went.
     pub done: oneshot::Sender<Result<(), AppendError>>,
+    /// The session's share of the queue; given back when this is settled.
+    pub share: OwnedSemaphorePermit,
 }
 
 /// Why an append did not happen. It had no effect, and the live session must be dropped.
@@ -83,6 +85,7 @@ pub struct Journal {
     inbox: mpsc::Sender<Append>,
     database: Database,
     available: Arc<AtomicBool>,
+    closing: CancellationToken,
 }
 
 /// A place in the writer's queue, taken before the event is numbered.
@@ -101,12 +104,19 @@ impl Place<'_> {
 pub struct JournalClosed;
 
 impl Journal {
-    /// A journal over `database`, and its writer, which ends when all handles are gone.
+    /// A journal over `database`, and its writer, which ends after [`Journal::close`].
     pub fn open(database: Database) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let (inbox, appends) = mpsc::channel(INBOX);
         let available = Arc::new(AtomicBool::new(true));
-        let writer = Writer { database: database.clone(), appends, available: Arc::clone(&available) };
-        (Self { inbox, database, available }, writer.run())
+        let closing = CancellationToken::new();
+        let writer =
+            Writer { database: database.clone(), appends, available: Arc::clone(&available), closing: closing.clone() };
+        (Self { inbox, database, available, closing }, writer.run())
+    }
+
+    /// Takes nothing more in. The writer commits what it has, then ends.
+    pub fn close(&self) {
+        self.closing.cancel();
     }
 
     /// Takes a place in the writer's queue; waits while it is full. Cancel safe.
@@ -180,13 +190,24 @@ struct Writer {
     database: Database,
     appends: mpsc::Receiver<Append>,
     available: Arc<AtomicBool>,
+    closing: CancellationToken,
 }
 
 impl Writer {
     async fn run(mut self) {
-        let mut waiting = Vec::with_capacity(GROUP);
+        let mut waiting = Vec::new();
         let mut last_commit = Instant::now();
-        while self.appends.recv_many(&mut waiting, GROUP).await > 0 {
+        loop {
+            let taken = tokio::select! {
+                taken = self.appends.recv_many(&mut waiting, GROUP) => taken,
+                () = self.closing.cancelled(), if !self.appends.is_closed() => {
+                    self.appends.close();
+                    continue;
+                }
+            };
+            if taken == 0 {
+                return;
+            }
             if last_commit.elapsed() < LINGER {
                 tokio::time::sleep_until(last_commit + LINGER).await;
                 while waiting.len() < GROUP
@@ -195,7 +216,7 @@ impl Writer {
                     waiting.push(append);
                 }
             }
-            self.settle(waiting.drain(..).collect()).await;
+            self.settle(std::mem::take(&mut waiting)).await;
             last_commit = Instant::now();
         }
     }

@@ -18,6 +18,7 @@ use streamgate::auth::api_token::ApiTokens;
 use streamgate::config::{Config, LogConfig, LogFormat, process_environment};
 use streamgate::database::Database;
 use streamgate::domain::{Clock, TokenId, UserId};
+use streamgate::node::make_data_dir;
 use tracing_subscriber::EnvFilter;
 
 /// Libraries whose finer lines show headers, frames or bodies, and so tokens: never below this.
@@ -168,7 +169,7 @@ async fn token(config: Config, command: TokenCommand) -> anyhow::Result<ExitCode
             if !revoked {
                 bail!("no token `{id}` — `streamgate token list` shows them");
             }
-            String::new()
+            format!("{id} is revoked\n")
         }
     };
     database.close().await;
@@ -177,12 +178,9 @@ async fn token(config: Config, command: TokenCommand) -> anyhow::Result<ExitCode
 
 /// Opens the database beside a gateway, or before the first one.
 async fn open_database(config: &Config) -> anyhow::Result<Database> {
-    let data_dir = config.data_dir();
-    std::fs::create_dir_all(&data_dir).with_context(|| {
-        format!("can't make the directory {} — set `data_dir` to one that can be written", data_dir.display())
-    })?;
-    Database::connect(&config.database_url(), config.database.max_connections).await.with_context(|| {
-        format!("can't open the database {} — is it running, and is `database.url` right?", config.database_name())
+    make_data_dir(&config.data_dir())?;
+    Database::connect(&config.database_url(), 1).await.with_context(|| {
+        format!("can't open the database {} — is it there, and is `database.url` right?", config.database_name())
     })
 }
 
@@ -237,8 +235,8 @@ fn print(text: &str) -> anyhow::Result<ExitCode> {
 /// Clap's complaint without its help.
 fn usage(error: &clap::Error) -> String {
     let text = error.to_string();
-    let first = text.lines().next().unwrap_or_default();
-    format!("{} — see `streamgate --help`", first.strip_prefix("error: ").unwrap_or(first))
+    let complaint = text.split("\n\n").next().unwrap_or_default();
+    format!("{} — see `streamgate --help`", complaint.strip_prefix("error: ").unwrap_or(complaint))
 }
 
 /// What happened and why, then how to mend it.
@@ -253,7 +251,10 @@ fn with_causes(error: &anyhow::Error) -> String {
 fn fail(error: &str) -> ExitCode {
     let mut line = error.split_whitespace().collect::<Vec<_>>().join(" ");
     if !line.contains(" — ") {
-        line.push_str(" — `streamgate config print` shows the settings that led here");
+        line = match line.rsplit_once("; ") {
+            Some((what, mend)) => format!("{what} — {mend}"),
+            None => line + " — `streamgate config print` shows the settings that led here",
+        };
     }
     // Nobody is left to tell when even stderr is gone.
     let _ = writeln!(std::io::stderr(), "streamgate: {line}");

@@ -1,11 +1,20 @@
 //! Which gateway this is: an id in the data directory, locked while the gateway runs.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
-use std::path::Path;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use uuid::Uuid;
+
+/// Makes the data directory when there is none, for this user's eyes only, and returns its full path.
+pub fn make_data_dir(path: &Path) -> anyhow::Result<PathBuf> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path).with_context(|| {
+        format!("can't make the directory {} — set `data_dir` to one that can be written", path.display())
+    })?;
+    std::fs::canonicalize(path).with_context(|| format!("can't open the directory {}", path.display()))
+}
 
 /// The lock on a data directory; given back on drop.
 #[derive(Debug)]

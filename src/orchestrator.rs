@@ -31,6 +31,7 @@ pub use worker::{Accepted, Ready};
 use worker::{Command, Origin, Worker};
 
 use crate::auth::Principal;
+use crate::auth::api_token::hex;
 use crate::config::{LimitsConfig, ProfileConfig};
 use crate::database::DatabaseError;
 use crate::domain::{
@@ -173,12 +174,11 @@ impl Orchestrator {
             return Ok(Box::pin(std::future::ready(Ok(earlier))));
         }
         let key = submit.idempotency_key.clone().map(|key| IdempotencyKey { key, body_hash: body_hash.clone() });
-        let (session_id, origin) = match &session {
-            Some(session) => (session.id, Origin::Existing),
-            None => {
-                let new = self.new_session(who, profile, submit.mode, None);
-                (SessionId::generate(), Origin::New(Box::new(new)))
-            }
+        let (session_id, origin) = if let Some(session) = &session {
+            (session.id, Origin::Existing)
+        } else {
+            let new = self.new_session(who, profile, submit.mode, None);
+            (SessionId::generate(), Origin::New(Box::new(new)))
         };
         let creates_session = session.is_none();
         let task_id = TaskId::generate();
@@ -250,7 +250,9 @@ impl Orchestrator {
     pub async fn ready(&self, session: SessionId) -> Result<Ready, Refusal> {
         let (reply, answer) = oneshot::channel();
         self.deliver(session, Origin::Existing, Command::Ready { reply })?;
-        answered(answer).await
+        let (ready, receipt) = answered(answer).await?;
+        receipt.committed().await.map_err(|_| Refusal::Interrupted)?;
+        Ok(ready)
     }
 
     /// Cancels a task and returns its status once it has ended and nothing of it runs any more.
@@ -432,6 +434,46 @@ impl Orchestrator {
         }
     }
 
+    /// Erases what is past its time: closed sessions after `retention` (never when zero), old keys.
+    /// Once an hour until shutdown.
+    pub async fn keep_house(&self, retention: Duration) {
+        let mut ticks = tokio::time::interval(Duration::from_hours(1));
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => (),
+                () = self.parts.soft.cancelled() => return,
+            }
+            if let Err(error) = self.erase_expired(retention).await {
+                warn!(%error, "What is past its time could not be erased: {error}");
+            }
+        }
+    }
+
+    /// Erases, once, what [`Orchestrator::keep_house`] erases every hour.
+    pub async fn erase_expired(&self, retention: Duration) -> Result<(), DatabaseError> {
+        const BATCH: u32 = 100;
+        let now = self.parts.clock.now();
+        self.parts.store.forget_keys(now).await?;
+        if retention.is_zero() {
+            return Ok(());
+        }
+        let before = Timestamp(now.0.saturating_sub(i64::try_from(retention.as_millis()).unwrap_or(i64::MAX)));
+        loop {
+            let expired = self.parts.store.expired(before, BATCH).await?;
+            for (session, container) in &expired {
+                if let Some(container) = container
+                    && let Err(error) = self.parts.pool.erase(*container).await
+                {
+                    warn!(session.id = %session, %error, "The files of session `{session}` could not be erased: {error}");
+                }
+                self.parts.store.erase(*session).await?;
+            }
+            if expired.len() < BATCH as usize {
+                return Ok(());
+            }
+        }
+    }
+
     /// Ends all work: nothing new starts at once, runs get `grace` to finish.
     pub async fn drain(&self, grace: Duration) {
         self.parts.soft.cancel();
@@ -514,5 +556,5 @@ fn hash(submit: &Submit) -> String {
         submit.priority,
         submit.on_busy,
     ]);
-    Sha256::digest(body.to_string()).iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&Sha256::digest(body.to_string()))
 }

@@ -1,7 +1,7 @@
 //! The only place that spells the wire: what clients send, what they are sent, and how errors look.
 //!
 //! Used by `connection` and `http` (both doors speak it), by `hub` (events are encoded here once)
-//! and by `chat`. Follows the user's document word for word and PROTOCOL.md where that is silent.
+//! and by `chat`. Follows the user's document word for word and docs/protocol.md where that is silent.
 
 pub mod client;
 pub mod error;

@@ -117,10 +117,11 @@ pub trait Runtime: Send + Sync {
     async fn shutdown(&self);
 }
 
-/// What people call a box. The end of the id, because its start is the time and equal for neighbours.
+/// What people and the engine call a box. The end of the id: its start is the time, equal for neighbours,
+/// its end is 48 random bits.
 pub fn container_name(container_id: ContainerId) -> String {
     let id = container_id.to_string();
-    format!("agent-{}", &id[id.len() - 8..])
+    format!("agent-{}", &id[id.len() - 12..])
 }
 
 /// Runs `work` where blocking is fine.

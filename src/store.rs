@@ -9,7 +9,7 @@ pub use rows::{QuestionRecord, SessionRecord, TaskRecord};
 use rows::{QuestionRow, SessionRow, TaskRow};
 
 use crate::database::{Database, DatabaseError, execute, fetch_all, fetch_optional};
-use crate::domain::{AskId, Epoch, Seq, SessionId, SessionStatus, TaskId, TaskState, Timestamp, UserId};
+use crate::domain::{AskId, ContainerId, Epoch, Seq, SessionId, SessionStatus, TaskId, TaskState, Timestamp, UserId};
 
 /// The look-ups' clonable address.
 #[derive(Clone)]
@@ -105,14 +105,16 @@ impl Store {
         .transpose()
     }
 
-    /// Tasks, newest first.
+    /// Tasks, newest first: without results and with the first 1,000 characters of their prompts, so that
+    /// a page of them is small.
     pub async fn tasks(&self, filter: &TaskFilter, limit: u32) -> Result<Vec<TaskRecord>, DatabaseError> {
         let mut connection = self.database.read().await?;
         let rows = fetch_all!(
             connection.on(),
             TaskRow,
-            "SELECT id, session_id, user_id, state, mode, priority, prompt, options, prompt_seq, result_text, stop_reason,
-                    error, retryable, input_tokens, output_tokens, cost_usd, created_at, started_at, ended_at
+            "SELECT id, session_id, user_id, state, mode, priority, substr(prompt, 1, 1000) AS prompt, options, prompt_seq,
+                    CAST(NULL AS TEXT) AS result_text, stop_reason, error, retryable, input_tokens, output_tokens,
+                    cost_usd, created_at, started_at, ended_at
              FROM tasks WHERE ($1 IS NULL OR user_id = $1) AND ($2 IS NULL OR session_id = $2)
                           AND ($3 IS NULL OR state = $3) AND ($4 IS NULL OR id < $4)
              ORDER BY id DESC LIMIT $5",
@@ -269,6 +271,39 @@ impl Store {
         )?;
         transaction.commit().await?;
         Ok(rows == 1)
+    }
+
+    /// Sessions that closed before `before`, with their boxes, oldest first: to be erased.
+    pub async fn expired(
+        &self,
+        before: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<(SessionId, Option<ContainerId>)>, DatabaseError> {
+        let mut connection = self.database.read().await?;
+        let rows = fetch_all!(
+            connection.on(),
+            (String, Option<String>),
+            "SELECT id, container_id FROM sessions WHERE status = 'closed' AND updated_at < $1 ORDER BY id LIMIT $2",
+            before.0,
+            i64::from(limit)
+        )?;
+        rows.into_iter()
+            .map(|(id, container)| {
+                let id = SessionId::parse(&id).ok_or(DatabaseError::Corrupt("session id"))?;
+                Ok((id, container.as_deref().and_then(ContainerId::parse)))
+            })
+            .collect()
+    }
+
+    /// Forgets idempotency keys that have run out.
+    pub async fn forget_keys(&self, now: Timestamp) -> Result<(), DatabaseError> {
+        let mut transaction = self.database.begin().await?;
+        execute!(
+            transaction.on(),
+            "DELETE FROM idempotency_keys WHERE created_at <= $1",
+            now.0 - 24 * 60 * 60 * 1_000
+        )?;
+        transaction.commit().await
     }
 
     /// A setting of the gateway's own, made of `default` when there is none. Race free: all gateways on

@@ -89,10 +89,21 @@ fn bad_settings_stop_every_command_with_one_line() {
 }
 
 #[test]
+fn a_taken_port_stops_the_start_with_one_line() {
+    let (taken, data) = (std::net::TcpListener::bind("127.0.0.1:0").unwrap(), tempfile::tempdir().unwrap());
+    let address = taken.local_addr().unwrap().to_string();
+    let mut command = streamgate(&["serve"]);
+    command.env("STREAMGATE_LISTEN", &address).env("STREAMGATE_ADMIN__LISTEN", "127.0.0.1:0");
+    command.env("STREAMGATE_DATA_DIR", data.path()).env("STREAMGATE_LOG__FILTER", "off");
+    fails(&mut command, &format!("can't listen on {address}: Address already in use"), "or set another `listen`");
+}
+
+#[test]
 fn a_wrong_command_line_is_one_line_too() {
     fails(&mut streamgate(&["serv"]), "unrecognized subcommand 'serv'", "see `streamgate --help`");
     fails(&mut streamgate(&["token"]), "'streamgate token' requires a subcommand", "see `streamgate --help`");
     fails(&mut streamgate(&["serve", "--port", "1"]), "unexpected argument '--port'", "see `streamgate --help`");
+    fails(&mut streamgate(&["token", "create"]), "the following required arguments were not provided: --user", "");
     let (code, stdout, _) = output(&mut streamgate(&["--help"]));
     assert!(code == Some(0) && stdout.contains("demo-agent"), "{stdout}");
 }
@@ -135,7 +146,7 @@ fn tokens_are_made_listed_and_revoked() {
     assert!(lines.len() == 2 && lines[0].ends_with("…  bob  user") && lines[1].ends_with("…  ada  admin  laptop"));
     assert!(!list.contains(hex), "{list}");
     let id = lines[1].split_whitespace().next().unwrap();
-    assert_eq!(run(&["revoke", id]), "");
+    assert_eq!(run(&["revoke", id]), format!("{id} is revoked\n"));
     assert_eq!(run(&["list"]).lines().count(), 1);
 
     let mut command = streamgate(&["token", "revoke", "tok_1"]);
@@ -163,7 +174,6 @@ impl Gateway {
 
     async fn accept(&self) -> Client {
         let (stream, _) = self.listener.accept().await.unwrap();
-        #[expect(clippy::result_large_err, reason = "the library's own signature")]
         let check = |request: &Request, mut response: Response| {
             assert_eq!(request.uri().path(), "/v1/stream");
             assert_eq!(request.headers()["authorization"], "Bearer rc_test");
@@ -300,7 +310,23 @@ async fn a_question_is_answered_from_stdin() {
     client.send(&[done(2, "completed")]).await;
     let (code, _, stderr) = finished(chat).await;
     assert_eq!(code, Some(0));
+    assert!(!stderr.contains("nobody"), "{stderr}");
     assert!(stderr.contains("? Pick one\n  1) Yes\n  2) No\n"), "{stderr}");
+}
+
+#[tokio::test]
+async fn a_question_that_nobody_can_answer_cancels_the_turn() {
+    let gateway = Gateway::start().await;
+    let chat = gateway.chat(&["ask me"]).spawn().unwrap();
+    let mut client = gateway.accept().await;
+    let submit = client.receive().await;
+    let questions = json!([{ "question": "Pick one", "options": [] }]);
+    let ask =
+        json!({ "type": "task:ask_user", "seq": 1, "task_id": "task_1", "ask_id": "ask_1", "questions": questions });
+    client.send(&[ready(&submit), ask]).await;
+    assert_eq!(client.receive().await["type"], "task.cancel");
+    client.send(&[done(2, "cancelled")]).await;
+    assert_eq!(finished(chat).await.0, Some(1));
 }
 
 #[tokio::test]

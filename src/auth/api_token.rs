@@ -133,6 +133,11 @@ impl ApiTokens {
         Self { database, checked: Checked::new(Arc::clone(&clock)), clock }
     }
 
+    /// The time by which tokens expire.
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
     /// Makes a token for `user` with `role` (comma-separated, `None` is `user`). This is the only
     /// time that the token is seen.
     pub async fn create(
@@ -274,7 +279,7 @@ impl ApiTokens {
 }
 
 /// Lower-case hex.
-pub(super) fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     use fmt::Write as _;
     bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
         // Writing to a string does not fail.

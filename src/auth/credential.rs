@@ -1,6 +1,6 @@
 //! Which credential a request shows. Reads headers and the query, checks what needs no database.
 //!
-//! The first one that is present counts (PROTOCOL.md §1): a bad one is never made good by another
+//! The first one that is present counts (docs/protocol.md §1): a bad one is never made good by another
 //! that came along, least of all by a cookie that the browser added by itself.
 
 use axum::http::{HeaderMap, Method, Uri, header};

@@ -58,7 +58,7 @@ enum Stage {
 /// Frames of one session to be sent together.
 pub(super) struct Batch {
     pub(super) frames: Vec<FrameText>,
-    /// The last event among them, if there is one.
+    /// The last event among them, if there is one. What this viewer does not see is not sent.
     pub(super) last: Option<Seq>,
 }
 
@@ -80,6 +80,13 @@ impl Attachment {
     /// Which session.
     pub fn session(&self) -> SessionId {
         self.session
+    }
+
+    /// Whether it moves the cursor of a session that is followed already. What follows from a prompt
+    /// does not: the attachment that is there comes to the prompt in its own time, and a second one
+    /// would repeat what the first has sent, or leave out what it has not.
+    pub(super) fn moves_cursor(&self) -> bool {
+        !matches!(self.stage, Stage::Live)
     }
 
     /// The cursor.
@@ -152,7 +159,7 @@ impl Attachment {
 
     /// The frames that this viewer may see, links filled in: by bytes, no JSON is parsed.
     fn render(&self, shared: &Shared, viewer: Viewer, events: Vec<StoredEvent>) -> Batch {
-        let last = events.last().map(|event| event.seq);
+        let last = events.iter().rev().find(|event| viewer.sees(event.audience)).map(|event| event.seq);
         let frames = events
             .into_iter()
             .filter(|event| viewer.sees(event.audience))

@@ -26,7 +26,7 @@ use crate::protocol::{
     Submit, TextLimits,
 };
 
-/// How often a live credential is checked again: what is revoked is closed within 30 s (PROTOCOL.md §1),
+/// How often a live credential is checked again: what is revoked is closed within 30 s (docs/protocol.md §1),
 /// the check's own cache included.
 const RECHECK: Duration = Duration::from_secs(10);
 /// How many requests of a connection may be under way; more are told to come back.
@@ -38,7 +38,8 @@ const BINARY_FLOOD: u32 = 60;
 pub enum Outgoing {
     /// A frame, as it is.
     Frame(FrameText),
-    /// A session to be followed, instead of an earlier attachment to it.
+    /// A session to be followed. A replay takes the place of an earlier attachment to it; what follows
+    /// from a prompt leaves that in place.
     Follow(Box<Attachment>),
     /// A session to be followed no more.
     Unfollow(SessionId),
@@ -64,6 +65,8 @@ pub(super) struct Reader {
     /// Requests that wait for the orchestrator.
     under_way: FuturesUnordered<Outcome>,
     followed: HashSet<SessionId>,
+    /// Held by every request under way that will follow one more session.
+    room: Arc<()>,
     binary_in_a_row: u32,
 }
 
@@ -77,6 +80,7 @@ impl Reader {
             flood,
             under_way: FuturesUnordered::new(),
             followed: HashSet::new(),
+            room: Arc::default(),
             binary_in_a_row: 0,
         }
     }
@@ -222,9 +226,12 @@ impl Reader {
             ClientFrame::Submit(submit) => self.submit(request_id, *submit).await,
             ClientFrame::Start { profile_id, title } => {
                 self.check_room(None)?;
+                let room = Arc::clone(&self.room);
                 self.later(request_id, |request_id, orchestrator, who| async move {
                     let session = orchestrator.start_session(&who, profile_id, title).await?;
-                    ready(&orchestrator, session, None, Seq::START, request_id).await
+                    let outgoing = ready(&orchestrator, session, None, Seq::START, request_id).await;
+                    drop(room);
+                    outgoing
                 })
             }
             ClientFrame::Cancel { task_id } => {
@@ -306,10 +313,13 @@ impl Reader {
         Err(ErrorFrame::new(ErrorCode::RateLimited, message).retry_after(500))
     }
 
-    /// Whether the connection may follow one more session. Requests that make one count as followed.
+    /// Whether the connection may follow one more session, those under way included.
     fn check_room(&self, session: Option<SessionId>) -> Result<(), ErrorFrame> {
         let most = self.shared.limits.followed_sessions;
-        if session.is_some_and(|session| self.followed.contains(&session)) || self.followed.len() < most {
+        if session.is_some_and(|session| self.followed.contains(&session)) {
+            return Ok(());
+        }
+        if self.followed.len() + Arc::strong_count(&self.room) - 1 < most {
             return Ok(());
         }
         let message = format!("this connection follows {most} sessions, the most it may; send `session.unsubscribe`");
@@ -361,9 +371,8 @@ impl Reader {
         let orchestrator = self.shared.orchestrator.clone();
         let who = self.client.principal.clone();
         let taken = orchestrator.submit(&who, submit).await.map_err(|refusal| tell(about(refusal)))?;
-        // Known sessions count as followed from now on, so that many at once can't pass the limit.
-        self.followed.extend(of_session);
         let echo = request_id.clone();
+        let room = Arc::clone(&self.room);
         let outcome = async move {
             let submitted = taken.await.map_err(|refusal| tell(about(refusal)))?;
             let session = submitted.session_id;
@@ -380,6 +389,7 @@ impl Reader {
                 position: Some(submitted.position),
             });
             outgoing.push(live(orchestrator.hub(), session, submitted.follow_after).await?);
+            drop(room);
             Ok(outgoing)
         };
         Ok(Step::Later(Self::or_error(echo, outcome)))

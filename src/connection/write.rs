@@ -106,6 +106,11 @@ impl Writer {
     async fn take(&mut self, sink: &mut Sink, outgoing: Outgoing) -> Result<usize, Broken> {
         match outgoing {
             Outgoing::Frame(frame) => self.feed_frame(sink, frame).await,
+            Outgoing::Follow(attachment)
+                if !attachment.moves_cursor() && self.following.contains_key(&attachment.session()) =>
+            {
+                Ok(0)
+            }
             Outgoing::Follow(attachment) => {
                 let sent = attachment.cursor();
                 let following = Following { stop: attachment.stop.clone(), sent };

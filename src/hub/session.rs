@@ -2,12 +2,17 @@
 
 use std::sync::Arc;
 
-use tokio::sync::oneshot;
+use futures_util::FutureExt;
+use futures_util::future::Shared;
+use tokio::sync::{Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::domain::{Clock, Epoch, Seq, SessionId, TaskId, Timestamp};
 use crate::journal::{Append, AppendError, Effect, Journal, JournalClosed, Tail};
 use crate::protocol::Event;
+
+/// How many appends of one session may be on their way to the disk. Full: its agent waits, others don't.
+const WINDOW: usize = 64;
 
 /// A session that this gateway writes. Owned by one task.
 pub struct Session {
@@ -19,11 +24,12 @@ pub struct Session {
     journal: Journal,
     clock: Arc<Clock>,
     fenced: CancellationToken,
+    window: Arc<Semaphore>,
 }
 
-/// Tells when what was published has committed.
-#[derive(Debug)]
-pub struct Receipt(oneshot::Receiver<Result<(), AppendError>>);
+/// Tells when what was published has committed. Clones tell of the same commit.
+#[derive(Clone, Debug)]
+pub struct Receipt(Shared<oneshot::Receiver<Result<(), AppendError>>>);
 
 impl Receipt {
     /// Waits for the commit. While the database is away this waits too: what was accepted is never
@@ -43,7 +49,16 @@ impl Session {
         journal: Journal,
         clock: Arc<Clock>,
     ) -> Self {
-        Self { id, epoch, head, tail, journal, clock, fenced: CancellationToken::new() }
+        Self {
+            id,
+            epoch,
+            head,
+            tail,
+            journal,
+            clock,
+            fenced: CancellationToken::new(),
+            window: Arc::new(Semaphore::new(WINDOW)),
+        }
     }
 
     /// Which session.
@@ -68,14 +83,15 @@ impl Session {
     }
 
     /// Publishes what happened, with the changes that go with it, as one. Durable first, visible
-    /// second: viewers see only what a replay would show. Waits while the journal's queue is full, so
-    /// that agents slow down. Cancel safe: the place in the queue is taken before anything is numbered.
+    /// second: viewers see only what a replay would show. Waits while the journal's queue is full, or this
+    /// session's share of it, so that agents slow down. Cancel safe: the place in the queue is taken before anything is numbered.
     pub async fn publish(
         &mut self,
         task: Option<TaskId>,
         events: &[Event],
         effects: Vec<Effect>,
     ) -> Result<Receipt, JournalClosed> {
+        let share = Arc::clone(&self.window).acquire_owned().await.map_err(|_| JournalClosed)?;
         let place = self.journal.reserve().await?;
         let at: Timestamp = self.clock.now();
         let after = self.head;
@@ -95,7 +111,8 @@ impl Session {
             tail: Arc::clone(&self.tail),
             fenced: self.fenced.clone(),
             done,
+            share,
         });
-        Ok(Receipt(receipt))
+        Ok(Receipt(receipt.shared()))
     }
 }

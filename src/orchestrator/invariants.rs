@@ -1,4 +1,4 @@
-//! The shape of a task's events: completes and repairs what an agent says (PROTOCOL.md §3, G4, G5).
+//! The shape of a task's events: completes and repairs what an agent says (docs/protocol.md §3, G4, G5).
 //!
 //! Pure. The run loop feeds it every agent event of a task and publishes what comes out; it decides
 //! nothing about time, processes or the end of the task, and the answer to a question only passes.
@@ -91,7 +91,7 @@ impl TurnShape {
             }
             AgentEvent::ToolUse { id, tool, input } => self.open_tool(&id, tool, input, out),
             AgentEvent::ToolResult { id, output, is_error } => self.close_tool(&id, output, is_error, out),
-            AgentEvent::Ask { id, questions } => self.ask(id, questions, out),
+            AgentEvent::Ask { id, questions } => Some(self.ask(id, questions, out)),
             AgentEvent::Stopped { .. } => None,
         }
     }
@@ -165,21 +165,21 @@ impl TurnShape {
         Some(Note::Withdrawn(self.open_asks.remove(at).ask_id))
     }
 
-    fn ask(&mut self, id: String, mut questions: Vec<Question>, out: &mut Vec<Event>) -> Option<Note> {
+    fn ask(&mut self, id: String, mut questions: Vec<Question>, out: &mut Vec<Event>) -> Note {
         if self.position(&id).is_none() {
-            return Some(Note::Dropped("a question of a tool call that isn't open"));
+            return Note::Dropped("a question of a tool call that isn't open");
         }
         if self.open_asks.iter().any(|ask| as_name(&ask.tool_id) == as_name(&id)) {
-            return Some(Note::Dropped("a second question of a tool call before the first was answered"));
+            return Note::Dropped("a second question of a tool call before the first was answered");
         }
         if questions.is_empty() {
-            return Some(Note::Dropped("a question without questions"));
+            return Note::Dropped("a question without questions");
         }
         cut_questions(&mut questions, self.event_bytes);
         let ask_id = AskId::generate();
         out.push(Event::AskUser { ask_id, questions: questions.clone() });
         self.open_asks.push(OpenAsk { ask_id, tool_id: id, questions });
-        Some(Note::Asked(ask_id))
+        Note::Asked(ask_id)
     }
 
     fn tool_result(&self, tool: OpenTool, mut output: String, is_error: bool) -> Event {

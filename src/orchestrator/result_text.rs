@@ -1,14 +1,16 @@
 //! The text of a turn as it is journalled: normalized Markdown whose links to workspace files are
-//! placeholders (PROTOCOL.md §2, "Polish").
+//! placeholders (docs/protocol.md §2, "Polish").
 //!
 //! Used by `invariants` when a turn ends; `protocol::link` turns the placeholders into addresses on
 //! delivery. A Markdown parser only says where things are: the agent's own bytes are edited in
 //! place and never rendered anew, so what needs no polish comes out as it went in.
 
+mod hostile;
 mod html;
 mod target;
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::ops::Range;
 
 use pulldown_cmark::{CodeBlockKind, CowStr, Event, LinkType, Options, Parser, Tag, TagEnd};
@@ -29,14 +31,18 @@ const DIALECT: Options = Options::ENABLE_TABLES.union(Options::ENABLE_FOOTNOTES)
 ///   `<a href>` in HTML. Text, titles and what is in code are left alone, as are other addresses.
 ///
 /// Polished text without such links is its own polish; placeholders don't survive a second one.
+/// Text that is made to keep a Markdown parser busy for minutes gets only the first of these rules.
 pub fn polish(text: &str) -> String {
     let text = normalize_characters(text);
+    if hostile::is_hostile(&text) {
+        return text.into_owned();
+    }
     let mut survey = Survey::of(&text);
     tidy_lines(&text, &survey.code, &mut survey.edits);
     apply(&text, survey.edits)
 }
 
-/// U+0001 is ours, in placeholders, and U+0000 no database takes.
+/// U+0001 marks our placeholders, so nobody else's may be left; U+0000 is no text.
 fn normalize_characters(text: &str) -> Cow<'_, str> {
     if !text.contains(['\0', '\u{1}', '\r']) {
         return Cow::Borrowed(text);
@@ -93,6 +99,8 @@ fn tidy_lines(text: &str, code: &[Range<usize>], edits: &mut Vec<Edit>) {
 struct Survey {
     code: Vec<Range<usize>>,
     edits: Vec<Edit>,
+    /// Where the reference definitions begin that have been looked at: each is used any number of times.
+    definitions: HashSet<usize>,
 }
 
 /// A link or image whose end has not come yet.
@@ -191,6 +199,9 @@ impl Survey {
 
     /// A reference definition, `[label]: destination "title"`.
     fn definition(&mut self, text: &str, span: &Range<usize>, destination: &str) {
+        if !self.definitions.insert(span.start) {
+            return;
+        }
         let bytes = text[span.clone()].as_bytes();
         let mut at = 1;
         while at < bytes.len() && bytes[at] != b']' {
@@ -247,6 +258,9 @@ impl Survey {
     }
 }
 
+/// How deep parentheses may nest in a destination; the parser's limit.
+const MAX_PARENTHESES: usize = 32;
+
 /// Where the destination is in what follows `](` or `]:`, angle brackets included.
 fn raw_destination(source: &str) -> Option<Range<usize>> {
     let bytes = source.as_bytes();
@@ -267,9 +281,10 @@ fn raw_destination(source: &str) -> Option<Range<usize>> {
     while let Some(byte) = bytes.get(at) {
         match byte {
             b'\\' if bytes.get(at + 1).is_some_and(u8::is_ascii_punctuation) => at += 1,
-            b'\n' if bracketed => return None,
+            b'\n' | b'<' if bracketed => return None,
             b'>' if bracketed => return Some(start..at + 1),
             _ if bracketed => {}
+            b'(' if depth == MAX_PARENTHESES => return None,
             b'(' => depth += 1,
             b')' if depth == 0 => break,
             b')' => depth -= 1,

@@ -12,11 +12,12 @@ use super::worker::CancelReply;
 use crate::agent::{StopReason, Turn};
 use crate::config::{LimitsConfig, ProfileConfig};
 use crate::domain::{AskId, Mode, SessionId, TaskId, TaskState, Usage, cut_at_character};
+use crate::hub::Receipt;
 use crate::journal::{Effect, TaskEnd};
-use crate::protocol::Event;
 use crate::protocol::client::TaskOptions;
+use crate::protocol::{Answer, Event};
 
-/// How long an agent has to acknowledge an interrupt (PROTOCOL.md, G8).
+/// How long an agent has to acknowledge an interrupt (docs/protocol.md, G8).
 const INTERRUPT_GRACE: Duration = Duration::from_secs(3);
 /// How long it has to end after SIGINT.
 const SIGINT_GRACE: Duration = Duration::from_secs(2);
@@ -166,6 +167,8 @@ pub(super) struct Run {
     pub(super) task: TaskId,
     pub(super) shape: TurnShape,
     pub(super) cancelling: Vec<CancelReply>,
+    /// What was answered in this run.
+    pub(super) answered: Vec<(AskId, Answer, Receipt)>,
     mode: Mode,
     allowance: Allowance,
     phase: Phase,
@@ -186,6 +189,7 @@ impl Run {
             task,
             shape: TurnShape::new(event_bytes),
             cancelling: Vec::new(),
+            answered: Vec::new(),
             mode,
             allowance,
             phase: Phase::Working { since: now },

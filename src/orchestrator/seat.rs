@@ -80,7 +80,7 @@ impl Seat {
     /// Kills the agent, if there is one, and empties the seat. The workspace stays.
     pub(super) async fn clear(&mut self) {
         if let Self::Up(occupant) = std::mem::replace(self, Self::Empty) {
-            occupant.signal(Signal::Kill).await;
+            occupant.lease.end().await;
         }
     }
 }
@@ -93,7 +93,6 @@ impl Occupant {
         let process = std::sync::Arc::clone(&lease.agent.process);
         // Its own task: a command that the agent is slow to read must not keep us from reading the agent.
         // Ends with the occupant.
-        #[expect(clippy::disallowed_methods, reason = "ends with its channel, within the write deadline")]
         tokio::spawn(async move {
             while let Some(bytes) = commands.recv().await {
                 if let Err(error) = process.write(&bytes, WRITE_DEADLINE).await {
@@ -155,10 +154,10 @@ impl Occupant {
                 }
             }
             Line::NotUtf8 => {
-                warn!(container.id = %container, "A line of the agent in `{container}` was skipped: not UTF-8")
+                warn!(container.id = %container, "A line of the agent in `{container}` was skipped: not UTF-8");
             }
             Line::TooLong => {
-                warn!(container.id = %container, "A line of the agent in `{container}` was skipped: too long")
+                warn!(container.id = %container, "A line of the agent in `{container}` was skipped: too long");
             }
         }
     }

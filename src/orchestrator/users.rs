@@ -13,7 +13,7 @@ use crate::domain::UserId;
 pub struct Users {
     running_limit: usize,
     waiting_limit: usize,
-    users: Mutex<HashMap<UserId, Arc<UserCounts>>>,
+    counts: Mutex<HashMap<UserId, Arc<UserCounts>>>,
 }
 
 struct UserCounts {
@@ -39,7 +39,7 @@ impl Drop for WaitingSlot {
 impl Users {
     /// Nobody yet.
     pub fn new(running_limit: usize, waiting_limit: usize) -> Self {
-        Self { running_limit, waiting_limit, users: Mutex::default() }
+        Self { running_limit, waiting_limit, counts: Mutex::default() }
     }
 
     /// How many tasks of a user may wait.
@@ -78,7 +78,7 @@ impl Users {
     }
 
     fn counts(&self, user: &UserId) -> Arc<UserCounts> {
-        let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut users = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(counts) = users.get(user) {
             return Arc::clone(counts);
         }
@@ -99,10 +99,12 @@ fn forget_unused<K: Eq + Hash, V>(map: &mut HashMap<K, Arc<V>>) {
     }
 }
 
+type Lock = tokio::sync::Mutex<()>;
+
 /// Locks by user and idempotency key.
 #[derive(Default)]
 pub struct KeyLocks {
-    locks: Mutex<HashMap<(UserId, String), Arc<tokio::sync::Mutex<()>>>>,
+    locks: Mutex<HashMap<(UserId, String), Arc<Lock>>>,
 }
 
 impl KeyLocks {

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, error, info, warn};
 
+use super::invariants::Note;
 use super::queue::{Queue, Waiting};
 use super::run::{AfterStop, Allowance, Due, End, Run, Step, turn};
 use super::seat::{Occupant, Seat, SeatEvent};
@@ -35,7 +36,7 @@ pub(super) enum Command {
     /// Take a prompt.
     Submit { task: TaskId, user: UserId, submit: Box<Submit>, key: Option<IdempotencyKey>, reply: Reply<Accepted> },
     /// Have a container.
-    Ready { reply: Reply<Ready> },
+    Ready { reply: Reply<(Ready, Receipt)> },
     /// Stop a task. Answered with its end, or with nothing when it is not open here.
     Cancel { task: TaskId, reply: CancelReply },
     /// Answer a question. Answered with nothing when no such question is open.
@@ -118,8 +119,12 @@ pub(super) struct Worker {
     /// The task whose turn has come but whose agent has not.
     starting: Option<(Waiting, RunningSlot)>,
     run: Option<Run>,
-    ready: Vec<Reply<Ready>>,
+    ready: Vec<Reply<(Ready, Receipt)>>,
     ending: Option<Ending>,
+    /// The last task that ended here, for cancels that come too late to find it at work.
+    ended: Option<(TaskId, TaskState, Receipt)>,
+    /// The commit that closed the session.
+    closed: Option<Receipt>,
 }
 
 /// What wakes a worker.
@@ -183,6 +188,8 @@ impl Worker {
             run: None,
             ready: Vec::new(),
             ending: None,
+            ended: None,
+            closed: None,
             parts,
         })
     }
@@ -216,6 +223,8 @@ impl Worker {
             run: None,
             ready: Vec::new(),
             ending: None,
+            ended: None,
+            closed: None,
             parts,
         };
         for task in open {
@@ -269,7 +278,10 @@ impl Worker {
                 Wake::Seat(event) => self.at_seat(event).await?,
                 Wake::Slot(slot) => self.take_turn(slot).await?,
                 Wake::Deadline => self.on_deadline().await?,
-                Wake::Soft => draining = true,
+                Wake::Soft => {
+                    draining = true;
+                    self.slot = None;
+                }
                 Wake::Hard => {
                     self.give_up().await?;
                     draining = true;
@@ -294,19 +306,19 @@ impl Worker {
         if self.ending.is_some() && self.run.is_none() && self.starting.is_none() {
             self.close().await?;
         }
-        if draining || self.run.is_some() {
+        if self.run.is_some() {
             return Ok(());
         }
-        if self.starting.is_some() || !self.ready.is_empty() {
+        if self.starting.is_some() || (!draining && !self.ready.is_empty()) {
             match &mut self.seat {
                 Seat::Empty => self.start_agent(),
                 Seat::Starting(_) => (),
                 Seat::Up(_) => {
-                    self.answer_ready();
+                    self.answer_ready().await?;
                     self.begin().await?;
                 }
             }
-        } else if !self.queue.is_empty() && self.slot.is_none() {
+        } else if !draining && !self.queue.is_empty() && self.slot.is_none() {
             self.slot = Some(Box::pin(self.parts.users.run(&self.user)));
         }
         Ok(())
@@ -325,15 +337,19 @@ impl Worker {
         self.seat = Seat::Starting(coming);
     }
 
-    fn answer_ready(&mut self) {
-        let Seat::Up(occupant) = &self.seat else { return };
-        for reply in self.ready.drain(..) {
-            let _ = reply.send(Ok(Ready {
-                container_id: occupant.lease.agent.container_id,
-                container_name: occupant.lease.agent.container_name.clone(),
-                profile_id: self.profile_id.clone(),
-            }));
+    /// Tells who waits that the container is up, with the commit that says so: an empty one follows it.
+    async fn answer_ready(&mut self) -> Result<(), Lost> {
+        let Seat::Up(occupant) = &self.seat else { return Ok(()) };
+        let ready = Ready {
+            container_id: occupant.lease.agent.container_id,
+            container_name: occupant.lease.agent.container_name.clone(),
+            profile_id: self.profile_id.clone(),
+        };
+        for reply in std::mem::take(&mut self.ready) {
+            let receipt = self.publish(None, &[], Vec::new()).await?;
+            let _ = reply.send(Ok((ready.clone(), receipt)));
         }
+        Ok(())
     }
 
     /// The user may run one more task: the next one's turn has come.
@@ -382,9 +398,13 @@ impl Worker {
             Command::Submit { task, user, submit, key, reply } => self.accept(task, user, *submit, key, reply).await?,
             Command::Ready { reply } => {
                 if self.status == SessionStatus::Closed || self.ending.is_some() {
-                    let _ = reply.send(self.was_ready());
+                    let ready = self.was_ready();
+                    let receipt = self.publish(None, &[], Vec::new()).await?;
+                    let _ = reply.send(ready.map(|ready| (ready, receipt)));
                 } else {
                     self.ready.push(reply);
+                    // At once, also while the agent is at work.
+                    self.answer_ready().await?;
                 }
             }
             Command::Cancel { task, reply } => self.cancel(task, reply).await?,
@@ -472,13 +492,15 @@ impl Worker {
         if let Some((task, _)) = self.starting.take() {
             self.cancel_waiting(task.id, task.mode).await?;
         }
-        self.begin_stop(End::Cancelled).await
+        self.begin_stop(End::Cancelled);
+        Ok(())
     }
 
     async fn cancel(&mut self, task: TaskId, reply: CancelReply) -> Result<(), Lost> {
         if let Some(run) = self.run.as_mut().filter(|run| run.task == task) {
             run.cancelling.push(reply);
-            return self.begin_stop(End::Cancelled).await;
+            self.begin_stop(End::Cancelled);
+            return Ok(());
         }
         let waiting = match &self.starting {
             Some((starting, _)) if starting.id == task => self.starting.take().map(|(starting, _)| starting),
@@ -486,7 +508,10 @@ impl Worker {
         };
         let ended = match waiting {
             Some(waiting) => Some((TaskState::Cancelled, self.cancel_waiting(task, waiting.mode).await?)),
-            None => None,
+            None => match &self.ended {
+                Some((ended, state, receipt)) if *ended == task => Some((*state, receipt.clone())),
+                _ => None,
+            },
         };
         let _ = reply.send(Ok(ended));
         Ok(())
@@ -504,6 +529,7 @@ impl Worker {
         };
         let done = Event::TaskDone { status: TaskState::Cancelled.as_str() };
         let receipt = self.publish(Some(task), &[done], vec![Effect::EndTask(Box::new(end))]).await?;
+        self.ended = Some((task, TaskState::Cancelled, receipt.clone()));
         self.close_after_batch(mode);
         Ok(receipt)
     }
@@ -520,7 +546,8 @@ impl Worker {
             usage: crate::domain::Usage::default(),
         };
         let failed = Event::TaskFailed { error, retryable, usage: end.usage };
-        self.publish(Some(task), &[failed], vec![Effect::EndTask(Box::new(end))]).await?;
+        let receipt = self.publish(Some(task), &[failed], vec![Effect::EndTask(Box::new(end))]).await?;
+        self.ended = Some((task, TaskState::Failed, receipt));
         self.close_after_batch(mode);
         Ok(())
     }
@@ -543,7 +570,7 @@ impl Worker {
             None => None,
         };
         let Some(open) = open else {
-            let _ = reply.send(Ok(None));
+            let _ = reply.send(self.answered_before(task, ask, &answer));
             return Ok(());
         };
         let json = raw_json(&answer);
@@ -551,6 +578,9 @@ impl Worker {
         effects.extend(self.run.as_mut().and_then(Run::follow_questions));
         let answered = Event::Answered { ask_id: open.ask_id, answer: json };
         let receipt = self.publish(Some(task), &[answered], effects).await?;
+        if let Some(run) = &mut self.run {
+            run.answered.push((open.ask_id, answer.clone(), receipt.clone()));
+        }
         let _ = reply.send(Ok(Some(receipt)));
         let command = AgentCommand::Answer { id: open.tool_id, questions: open.questions, answer };
         if !self.seat.occupant().is_some_and(|occupant| occupant.tell(&command)) {
@@ -559,9 +589,20 @@ impl Worker {
         Ok(())
     }
 
+    /// What became of an answer to a question that is not open: nothing, when the run knows of none.
+    fn answered_before(&self, task: TaskId, ask: Option<AskId>, answer: &Answer) -> Result<Option<Receipt>, Refusal> {
+        let run = self.run.as_ref().filter(|run| run.task == task);
+        let mut answered = run.iter().flat_map(|run| run.answered.iter().rev());
+        match answered.find(|(id, ..)| ask.is_none_or(|ask| ask == *id)) {
+            Some((_, earlier, receipt)) if earlier == answer => Ok(Some(receipt.clone())),
+            Some(_) => Err(Refusal::AnsweredOtherwise),
+            None => Ok(None),
+        }
+    }
+
     async fn end(&mut self, reply: Reply<Receipt>) -> Result<(), Lost> {
         if self.status == SessionStatus::Closed {
-            let _ = reply.send(Err(Refusal::SessionClosed));
+            let _ = reply.send(self.closed.clone().ok_or(Refusal::SessionClosed));
             return Ok(());
         }
         self.ending.get_or_insert(Ending { reason: "ended", waiting: Vec::new() }).waiting.push(reply);
@@ -586,14 +627,10 @@ impl Worker {
         for reply in self.ready.drain(..) {
             let _ = reply.send(Err(Refusal::SessionClosed));
         }
-        // All that wait hear of the same commit; a receipt is for one, so the rest ask the journal again.
-        let mut waiting = ending.waiting.into_iter();
-        if let Some(reply) = waiting.next() {
-            let _ = reply.send(Ok(receipt));
+        for reply in ending.waiting {
+            let _ = reply.send(Ok(receipt.clone()));
         }
-        for reply in waiting {
-            let _ = reply.send(Err(Refusal::SessionClosed));
-        }
+        self.closed = Some(receipt);
         Ok(())
     }
 
@@ -642,7 +679,7 @@ impl Worker {
         error!(session.id = %self.session.id(), %error, "No agent for session `{}`: {error}", self.session.id());
         let why = match &error {
             PoolError::NoCapacity => "all places are taken",
-            PoolError::Start(_) | PoolError::TimedOut => "it did not start",
+            PoolError::Start(_) | PoolError::UnknownProfile(_) | PoolError::Closed => "it did not start",
         };
         if let Some((task, _)) = self.starting.take() {
             self.fail_without_run(task.id, task.mode, format!("no container to be had: {why}"), true).await?;
@@ -652,7 +689,7 @@ impl Worker {
                 self.fail_without_run(task.id, task.mode, format!("no container to be had: {why}"), true).await?;
             }
             let replies: Vec<_> = self.ready.drain(..).collect();
-            self.ending = Some(Ending { reason: "no_container", waiting: Vec::new() });
+            self.ending.get_or_insert(Ending { reason: "no_container", waiting: Vec::new() });
             self.close().await?;
             for reply in replies {
                 let _ = reply.send(Err(Refusal::NoContainer(why.to_owned())));
@@ -687,8 +724,8 @@ impl Worker {
                     self.after_stop(after).await?;
                 }
                 event => {
-                    if let Some(note) = run.shape.take(event, &mut events) {
-                        warn!(session.id = %self.session.id(), task.id = %run.task, "The agent broke the shape of its turn: {note:?}");
+                    if let Some(Note::Dropped(what)) = run.shape.take(event, &mut events) {
+                        warn!(session.id = %self.session.id(), task.id = %run.task, "The agent broke the shape of its turn: {what}");
                     }
                 }
             }
@@ -757,7 +794,10 @@ impl Worker {
     async fn on_deadline(&mut self) -> Result<(), Lost> {
         let Some(run) = &mut self.run else { return Ok(()) };
         match run.due() {
-            Due::Stop(end) => self.begin_stop(end).await,
+            Due::Stop(end) => {
+                self.begin_stop(end);
+                Ok(())
+            }
             Due::Harder(Step::Kill) => {
                 if let Some(occupant) = self.seat.occupant() {
                     occupant.signal(Signal::Kill).await;
@@ -775,15 +815,14 @@ impl Worker {
     }
 
     /// Asks the agent to stop; deadlines do the rest.
-    async fn begin_stop(&mut self, end: End) -> Result<(), Lost> {
-        let Some(run) = &mut self.run else { return Ok(()) };
+    fn begin_stop(&mut self, end: End) {
+        let Some(run) = &mut self.run else { return };
         if run.stop(end)
             && let Some(occupant) = self.seat.occupant()
         {
             // One that takes no more input is stopped by the deadlines.
             occupant.tell(&AgentCommand::Interrupt);
         }
-        Ok(())
     }
 
     /// Gives the run up at once: the gateway must end.
@@ -801,11 +840,11 @@ impl Worker {
     /// Ends the run: makes sure that nothing of it is left running (G8), then publishes its end.
     async fn end_run(&mut self, end: End, agent_is_idle: bool) -> Result<(), Lost> {
         let may_live = match self.seat.occupant() {
-            None => true,
-            Some(_) if !agent_is_idle => false,
             // What a stopped or failed tool left running goes with its agent.
-            Some(occupant) if !matches!(end, End::Completed { .. }) => !occupant.has_stragglers().await,
-            Some(_) => true,
+            Some(occupant) if !matches!(end, End::Completed { .. }) => {
+                agent_is_idle && !occupant.has_stragglers().await
+            }
+            _ => agent_is_idle,
         };
         if !may_live {
             self.seat.clear().await;
@@ -815,13 +854,10 @@ impl Worker {
         let effect = run.end(&end, &mut events);
         let receipt = self.publish(Some(run.task), &events, vec![effect]).await?;
         info!(session.id = %self.session.id(), task.id = %run.task, state = %end.state(), "Task `{}` ended: {}", run.task, end.state());
-        let mut cancelling = run.cancelling.drain(..);
-        if let Some(reply) = cancelling.next() {
-            let _ = reply.send(Ok(Some((end.state(), receipt))));
+        for reply in run.cancelling.drain(..) {
+            let _ = reply.send(Ok(Some((end.state(), receipt.clone()))));
         }
-        for reply in cancelling {
-            let _ = reply.send(Ok(None)); // They look it up.
-        }
+        self.ended = Some((run.task, end.state(), receipt));
         if run.is_batch() {
             self.close_after_batch(Mode::Batch);
         }

@@ -146,7 +146,7 @@ impl ClientMessage {
         let Some(kind) = fields.required_text("type", NAME_BYTES) else {
             return Err(fields.into_error().answering(request_id));
         };
-        let Some(frame) = ClientFrame::read(&kind, &mut fields) else {
+        let Ok(frame) = ClientFrame::read(&kind, &mut fields) else {
             let message = format!("unknown `type` `{}`; see the protocol for the types there are", shorten(&kind));
             return Err(ErrorFrame::new(ErrorCode::UnknownType, message).answering(request_id));
         };
@@ -158,10 +158,10 @@ impl ClientMessage {
 }
 
 impl ClientFrame {
-    /// Reads the fields of a frame of type `kind`; `None` for an unknown type. Problems are left in
-    /// `fields`, in whose presence the frame's content is arbitrary and must not be used.
-    fn read(kind: &str, fields: &mut Fields<'_>) -> Option<Option<Self>> {
-        Some(match kind {
+    /// Reads the fields of a frame of type `kind`. Problems are left in `fields`, in whose presence the
+    /// frame's content is arbitrary and must not be used.
+    fn read(kind: &str, fields: &mut Fields<'_>) -> Result<Option<Self>, UnknownType> {
+        Ok(match kind {
             "task.submit" => Submit::read(fields).map(|submit| Self::Submit(Box::new(submit))),
             "session.turn" => {
                 fields.require("session_id");
@@ -195,10 +195,13 @@ impl ClientFrame {
             "session.end" => fields.session_id().map(|session_id| Self::End { session_id }),
             "session.unsubscribe" => fields.session_id().map(|session_id| Self::Unsubscribe { session_id }),
             "ping" => Some(Self::Ping),
-            _ => return None,
+            _ => return Err(UnknownType),
         })
     }
 }
+
+/// The frame's `type` is not one of ours.
+struct UnknownType;
 
 impl Submit {
     /// Reads a submit's fields, as of `task.submit` or of `POST /v1/tasks`.
@@ -351,7 +354,7 @@ impl<'a> Fields<'a> {
     }
 
     /// An id, if present. A string that is no id of the kind is `missing`, as if it named nothing.
-    fn optional_id<T>(&mut self, field: &str, parse: fn(&str) -> Option<T>, missing: ErrorFrame) -> Option<T> {
+    pub fn optional_id<T>(&mut self, field: &str, parse: fn(&str) -> Option<T>, missing: ErrorFrame) -> Option<T> {
         let text = self.optional_text(field, NAME_BYTES)?;
         let id = parse(&text);
         if id.is_none() {

@@ -8,7 +8,7 @@ use crate::domain::{Seq, SessionId, TaskId};
 
 macro_rules! error_codes {
     ($($(#[$doc:meta])* $name:ident = $text:literal, $status:ident;)+) => {
-        /// What went wrong, for programs. Source: PROTOCOL.md §4.
+        /// What went wrong, for programs. Source: docs/protocol.md §4.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
         pub enum ErrorCode { $($(#[$doc])* #[serde(rename = $text)] $name,)+ }
 
@@ -174,7 +174,7 @@ impl ErrorFrame {
 }
 
 /// Why the server closes a socket. Ranges tell a client that doesn't know a code what to do:
-/// 40xx don't retry unchanged, 41xx back off, 42xx resume at once. Source: PROTOCOL.md §4.
+/// 40xx don't retry unchanged, 41xx back off, 42xx resume at once. Source: docs/protocol.md §4.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CloseCode {
     /// 1000: the client asked.

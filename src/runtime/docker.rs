@@ -71,7 +71,7 @@ impl Runtime for DockerRuntime {
     async fn start(&self, spec: &AgentSpec) -> Result<Agent, RuntimeError> {
         let workspace = self.workspaces.get(spec.container_id);
         workspace.ensure().await.map_err(RuntimeError::Workspace)?;
-        let name = spec::engine_name(spec.container_id);
+        let name = container_name(spec.container_id);
         self.engine.remove(&name).await?;
 
         let body = spec::body(spec, &workspace.path(), self.user, &self.instance)?;
@@ -114,7 +114,7 @@ impl Runtime for DockerRuntime {
     }
 
     async fn erase(&self, container_id: ContainerId) -> Result<(), RuntimeError> {
-        self.engine.remove(&spec::engine_name(container_id)).await?;
+        self.engine.remove(&container_name(container_id)).await?;
         let erased = self.workspaces.get(container_id).erase().await;
         erased.map_err(|error| RuntimeError::Workspace(std::io::Error::other(error)))
     }

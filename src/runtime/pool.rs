@@ -1,87 +1,186 @@
-//! Temporary.
+//! Boxes for the orchestrator: who may have one, who waits, who has to give one back.
+//!
+//! Keeps the limits per user and per gateway, takes back idle boxes when somebody needs room, and keeps
+//! warm ones ready. It never looks at what agents say. Everything it knows is behind one lock that is
+//! held for moments only; what takes time happens in tasks.
+
+mod book;
+mod lease;
+mod slots;
+mod warm;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout_at};
+
+pub use self::lease::{Evicted, Lease};
+use self::slots::{Grant, Shared, Slot};
 use super::workspace::Workspace;
-use super::{Agent, AgentSpec, Runtime, RuntimeError};
-use crate::config::{LimitsConfig, ProfileConfig};
+use super::{AgentSpec, Runtime, RuntimeError, Signal};
+use crate::config::ProfileConfig;
 use crate::domain::{ContainerId, ProfileId, UserId};
 
-/// x
+/// How many boxes there may be.
+#[derive(Clone, Copy, Debug)]
+pub struct PoolLimits {
+    /// Boxes of a user: `limits.containers_per_user`.
+    pub containers_per_user: usize,
+    /// Boxes of this gateway, warm ones too: `limits.containers`.
+    pub containers: usize,
+    /// How long [`Pool::acquire`] takes at most: `runtime.start_timeout_seconds`.
+    pub start_timeout: Duration,
+}
+
+/// How full it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct PoolStats {
+    /// Boxes at work or being started.
+    pub running: usize,
+    /// Boxes that have an owner and nothing to do.
+    pub idle: usize,
+    /// Boxes that wait for an owner.
+    pub warm: usize,
+    /// The most that there may be.
+    pub limit: usize,
+}
+
+/// Why there is no box.
 #[derive(Debug, thiserror::Error)]
 pub enum PoolError {
-    /// x
-    #[error("full")]
+    /// All are taken and none became free in time.
+    #[error("no container became free in time")]
     NoCapacity,
-    /// x
-    #[error("timeout")]
-    TimedOut,
-    /// x
+    /// There is no such profile.
+    #[error("there is no profile `{0}`")]
+    UnknownProfile(ProfileId),
+    /// The gateway is shutting down.
+    #[error("the gateway is shutting down")]
+    Closed,
+    /// The agent did not start.
     #[error(transparent)]
     Start(#[from] RuntimeError),
 }
-/// x
-#[derive(Debug)]
-pub struct Evicted;
-/// x
-pub struct Lease {
-    /// x
-    pub agent: Agent,
-}
-impl Lease {
-    /// x
-    pub fn set_idle(&mut self) {}
-    /// x
-    pub fn set_busy(&mut self) -> Result<(), Evicted> {
-        Ok(())
-    }
-    /// x
-    pub fn evicted(&self) -> impl Future<Output = ()> + use<> {
-        std::future::pending()
-    }
-}
-/// x
+
+/// Hands out boxes. Clones are the same pool.
+#[derive(Clone)]
 pub struct Pool {
-    runtime: Arc<dyn Runtime>,
-    profiles: BTreeMap<ProfileId, Arc<ProfileConfig>>,
+    shared: Arc<Shared>,
+    profiles: Arc<BTreeMap<ProfileId, Arc<ProfileConfig>>>,
+    start_timeout: Duration,
 }
+
 impl Pool {
-    /// x
+    /// Starts warming at once, so orphans must be gone by now. Call it inside the tokio runtime.
     pub fn new(
         runtime: Arc<dyn Runtime>,
         profiles: BTreeMap<ProfileId, Arc<ProfileConfig>>,
-        _limits: &LimitsConfig,
-        _start: Duration,
+        limits: PoolLimits,
     ) -> Self {
-        Self { runtime, profiles }
+        let shared = Shared::new(runtime, limits.containers, limits.containers_per_user);
+        for (profile_id, profile) in profiles.iter().filter(|(_, profile)| profile.warm > 0) {
+            shared.spawn(warm::keep(Arc::clone(&shared), profile_id.clone(), Arc::clone(profile)));
+        }
+        Self { shared, profiles: Arc::new(profiles), start_timeout: limits.start_timeout }
     }
-    /// x
+
+    /// A box with a running agent: `existing` with its files, or else a new one, warm if there is one.
+    /// Who waits is served in order. Cancel safe: a box that nobody takes is stopped.
     pub async fn acquire(
         &self,
-        _user: &UserId,
-        profile: &ProfileId,
+        user: &UserId,
+        profile_id: &ProfileId,
         existing: Option<ContainerId>,
     ) -> Result<Lease, PoolError> {
+        let deadline = Instant::now() + self.start_timeout;
+        let profile = self.profiles.get(profile_id).ok_or_else(|| PoolError::UnknownProfile(profile_id.clone()))?;
+        let wants_warm = existing.is_none().then(|| profile_id.clone());
+        let place = self.shared.queue(user.clone(), wants_warm)?;
+        let slot = match timeout_at(deadline, place.granted()).await {
+            Ok(Some(Grant::Warm(lease))) => return Ok(*lease),
+            Ok(Some(Grant::Slot(slot))) => slot,
+            Ok(None) => return Err(PoolError::Closed),
+            Err(_) => return Err(PoolError::NoCapacity),
+        };
         let spec = AgentSpec {
             container_id: existing.unwrap_or_else(ContainerId::generate),
-            profile_id: profile.clone(),
-            profile: Arc::clone(&self.profiles[profile]),
+            profile_id: profile_id.clone(),
+            profile: Arc::clone(profile),
         };
-        Ok(Lease { agent: self.runtime.start(&spec).await? })
+        match timeout_at(deadline, self.start(slot, spec, existing.is_none())).await {
+            Ok(Ok(started)) => Ok(started?),
+            Ok(Err(_)) => Err(RuntimeError::StartFailed("its start panicked".to_owned()).into()),
+            Err(_) => {
+                let seconds = self.start_timeout.as_secs();
+                Err(RuntimeError::StartFailed(format!("it took longer than {seconds} s")).into())
+            }
+        }
     }
-    /// x
-    pub fn stats(&self) -> serde_json::Value {
-        serde_json::json!({})
+
+    /// Starts an agent in a task of its own: a start must not be broken off half-way.
+    fn start(&self, slot: Slot, spec: AgentSpec, new: bool) -> oneshot::Receiver<Result<Lease, RuntimeError>> {
+        let (sender, receiver) = oneshot::channel();
+        let shared = Arc::clone(&self.shared);
+        self.shared.spawn(async move {
+            let started = shared.runtime.start(&spec).await;
+            let abandoned = match started.map(|agent| Lease::new(slot, agent)) {
+                Ok(lease) => match sender.send(Ok(lease)) {
+                    Ok(()) => false,
+                    Err(lease) => {
+                        if let Ok(lease) = lease {
+                            lease.end().await;
+                        }
+                        true
+                    }
+                },
+                // Nobody may be left to hear it.
+                Err(error) => {
+                    let _ = sender.send(Err(error));
+                    true
+                }
+            };
+            if abandoned && new {
+                shared.erase(spec.container_id).await;
+            }
+        });
+        receiver
     }
-    /// x
-    pub async fn shutdown(&self) {}
-    /// x
-    pub async fn erase(&self, container: ContainerId) -> Result<(), RuntimeError> {
-        self.runtime.erase(container).await
+
+    /// The files of a box, whether it runs or not.
+    pub fn workspace(&self, container_id: ContainerId) -> Workspace {
+        self.shared.runtime.workspace(container_id)
     }
-    /// x
-    pub fn workspace(&self, container: ContainerId) -> Workspace {
-        self.runtime.workspace(container)
+
+    /// Erases a box that does not run, with all its files.
+    pub async fn erase(&self, container_id: ContainerId) -> Result<(), RuntimeError> {
+        self.shared.runtime.erase(container_id).await
+    }
+
+    /// How full it is.
+    pub fn stats(&self) -> PoolStats {
+        self.shared.stats()
+    }
+
+    /// Hands out nothing more, turns away who waits, and stops warm boxes; with `kill` those in use too.
+    /// Returns when all that is done and nothing is being started any more. Cancelled, what is under way
+    /// goes on.
+    pub async fn shutdown(&self, kill: bool) {
+        let leased = self.shared.close();
+        if kill {
+            let kills = leased.iter().map(|process| process.signal(Signal::Kill));
+            for error in join_all(kills).await.into_iter().filter_map(Result::err) {
+                tracing::warn!(%error, "An agent can't be stopped at shutdown");
+            }
+        }
+        self.shared.finished().await;
+        if kill {
+            self.shared.runtime.shutdown().await;
+        }
     }
 }
+
+#[cfg(test)]
+mod tests;

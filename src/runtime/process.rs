@@ -142,7 +142,7 @@ impl Runtime for ProcessRuntime {
 impl Drop for ProcessRuntime {
     fn drop(&mut self) {
         for group in self.groups() {
-            group.kill();
+            group.kill_all();
         }
     }
 }

@@ -99,7 +99,7 @@ impl Workspace {
     /// neither a file nor a directory is left out, links too. Cancel safe.
     pub async fn list(&self) -> Result<Vec<FileEntry>, WorkspaceError> {
         let workspace = self.clone();
-        Ok(blocking(move || list::list(workspace.open()?)).await??)
+        Ok(blocking(move || list::list(&workspace.open()?)).await??)
     }
 
     /// The bytes of the file at `path`; `None` when there is none. Links that stay inside the workspace

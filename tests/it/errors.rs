@@ -16,9 +16,8 @@ use crate::support::{Client, PATIENCE, TestGateway, of_type, on_both, streamed, 
 fn check(error: &Value, code: &str) {
     assert_eq!((&error["type"], &error["code"]), (&json!("error"), &json!(code)), "{error}");
     assert!(error["message"].as_str().is_some_and(|message| message.len() > 10), "{error}");
-    let known = [
-        "type", "code", "message", "request_id", "session_id", "task_id", "retry_after_ms", "details", "last_seq",
-    ];
+    let known =
+        ["type", "code", "message", "request_id", "session_id", "task_id", "retry_after_ms", "details", "last_seq"];
     assert!(error.as_object().unwrap().keys().all(|key| known.contains(&key.as_str())), "{error}");
     assert_eq!(error.get("details").is_some(), code == "VALIDATION_FAILED", "{error}");
     assert_eq!(error.get("last_seq").is_some(), code == "CURSOR_AHEAD", "{error}");
@@ -616,11 +615,10 @@ async fn storage_unavailable_is_a_journal_that_is_locked() {
     lock.execute("LOCK TABLE events IN EXCLUSIVE MODE").await.unwrap();
     // Taken in before anybody knows: it waits, for as long as the database takes.
     let mut early = gateway.client("alice").await;
-    early.send(json!({"type": "session.turn", "session_id": session, "prompt": "/say early", "request_id": "early"})).await;
-    eventually("the journal knows", async || {
-        !gateway.app().shared().orchestrator.hub().journal().is_available()
-    })
-    .await;
+    early
+        .send(json!({"type": "session.turn", "session_id": session, "prompt": "/say early", "request_id": "early"}))
+        .await;
+    eventually("the journal knows", async || !gateway.app().shared().orchestrator.hub().journal().is_available()).await;
     let turn = json!({"type": "session.turn", "session_id": session, "prompt": "/say lost"});
     refused(&mut client, turn, "STORAGE_UNAVAILABLE").await;
     lock.rollback().await.unwrap();

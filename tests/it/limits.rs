@@ -91,7 +91,8 @@ fn padder() -> Vec<String> {
 async fn agent_line_bytes() {
     let gateway = TestGateway::start_with(database::sqlite(), |config| {
         config.limits.agent_line_bytes = 20_000;
-        let padder = ProfileConfig { command: padder(), system_prompt: String::new(), ..config.profiles["demo"].clone() };
+        let padder =
+            ProfileConfig { command: padder(), system_prompt: String::new(), ..config.profiles["demo"].clone() };
         config.profiles.insert("demo".to_owned(), padder);
     })
     .await;
@@ -118,7 +119,12 @@ async fn event_bytes() {
         assert_eq!(result.get("truncated"), truncated.then_some(&json!(true)), "{result}");
     }
     // Text is cut at a character, where it is streamed and where it is summed up.
-    for (word, cut) in [("x".repeat(100), false), ("x".repeat(101), true), ("é".repeat(50), false), (format!("a{}", "é".repeat(50)), true)] {
+    for (word, cut) in [
+        ("x".repeat(100), false),
+        ("x".repeat(101), true),
+        ("é".repeat(50), false),
+        (format!("a{}", "é".repeat(50)), true),
+    ] {
         let frames = client.turn(&session, &format!("/say {word}")).await;
         let expected = if cut { &word[..word.floor_char_boundary(100)] } else { &word };
         let token = of_type(&frames, "task:token")[0];
@@ -148,7 +154,8 @@ async fn frames_burst() {
     let token = gateway.token("alice", None).await;
     let mut raw = Raw::open(gateway.address(), &token).await;
     // All in one packet or two, so that hardly any time passes between them.
-    let ping = |at: usize| masked(raw::TEXT, json!({"type": "ping", "request_id": at.to_string()}).to_string().as_bytes());
+    let ping =
+        |at: usize| masked(raw::TEXT, json!({"type": "ping", "request_id": at.to_string()}).to_string().as_bytes());
     raw.bytes(&(0..500).flat_map(ping).collect::<Vec<u8>>()).await;
     let mut refused = 0;
     for at in 0..500 {
@@ -342,7 +349,10 @@ async fn a_refused_prompt_takes_no_place_among_the_followed_sessions() {
     assert_eq!(other.request(turn(&full, "/say waits")).await["type"], "ack");
 
     let mut client = gateway.client("alice").await;
-    for frame in [turn(&full, "/say no"), json!({"type": "session.turn", "session_id": full, "prompt": "/say no", "on_busy": "reject"})] {
+    for frame in [
+        turn(&full, "/say no"),
+        json!({"type": "session.turn", "session_id": full, "prompt": "/say no", "on_busy": "reject"}),
+    ] {
         assert_eq!(client.request(frame).await["type"], "error");
     }
     // It follows nothing, so there is room for another.
@@ -393,7 +403,11 @@ async fn waiting_per_user() {
         for session in &sessions {
             assert_eq!(client.request(turn(session, "/say waits")).await["type"], "ack");
         }
-        for frame in [turn(&sessions[0], "/say no"), turn(&sessions[1], "/say no"), json!({"type": "task.submit", "prompt": "/say no"})] {
+        for frame in [
+            turn(&sessions[0], "/say no"),
+            turn(&sessions[1], "/say no"),
+            json!({"type": "task.submit", "prompt": "/say no"}),
+        ] {
             let error = client.request(frame).await;
             assert_eq!((&error["code"], error["retry_after_ms"].is_u64()), (&json!("QUEUE_FULL"), true), "{error}");
         }
@@ -431,7 +445,9 @@ async fn running_per_user() {
         let freed = match freed {
             Some(freed) => freed.clone(),
             // Of two sessions nobody promises which is shown first; their times tell.
-            None => client.until(|frame| frame["type"] == "task:done" && frame["task_id"] == first).await.pop().unwrap(),
+            None => {
+                client.until(|frame| frame["type"] == "task:done" && frame["task_id"] == first).await.pop().unwrap()
+            }
         };
         let started = frames.last().unwrap();
         assert!(freed["ts"].as_i64() <= started["ts"].as_i64(), "{freed} {started}");

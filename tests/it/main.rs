@@ -6,11 +6,15 @@
 
 #[path = "../support/database.rs"]
 mod database;
+mod frames;
 mod outage;
 mod raw;
 mod support;
+mod world;
 
 mod closes;
 mod errors;
 mod guarantees;
 mod limits;
+mod protocol;
+mod rest;

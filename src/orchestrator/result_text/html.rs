@@ -38,19 +38,14 @@ fn read_tag(html: &str, start: usize, found: &mut Vec<Range<usize>>) -> usize {
         at = skip(at, |byte| byte.is_ascii_whitespace());
         if bytes.get(at) == Some(&b'=') {
             at = skip(at + 1, |byte| byte.is_ascii_whitespace());
-            let value = match bytes.get(at) {
-                Some(quote @ (b'"' | b'\'')) => {
-                    let Some(length) = html[at + 1..].find(char::from(*quote)) else { return html.len() };
-                    let value = at + 1..at + 1 + length;
-                    at = value.end + 1;
-                    value
-                }
-                _ => {
-                    let value = at;
-                    at = skip(at, |byte| !byte.is_ascii_whitespace() && byte != b'>');
-                    value..at
-                }
+            let value = if let Some(quote @ (b'"' | b'\'')) = bytes.get(at) {
+                let Some(length) = html[at + 1..].find(char::from(*quote)) else { return html.len() };
+                at + 1..at + 1 + length
+            } else {
+                at..skip(at, |byte| !byte.is_ascii_whitespace() && byte != b'>')
             };
+            // A closing quote is skipped too.
+            at = value.end + usize::from(matches!(bytes.get(value.end), Some(b'"' | b'\'')));
             if html[attribute].eq_ignore_ascii_case(wanted) && !value.is_empty() {
                 found.push(value);
             }

@@ -129,75 +129,49 @@ fn other_addresses_and_code_are_left_alone() {
 }
 
 #[test]
+fn deep_nesting_and_long_titles_are_polished_up_to_a_limit() {
+    for (prefix, deepest) in [("> ", 66), ("- ", 66), ("1. ", 66), (">", 100)] {
+        let within = prefix.repeat(deepest);
+        check(&format!("{within}[a](a.md) "), &format!("{within}[a](<<a.md>>)"));
+        untouched(&format!("{prefix}{within}{prefix}[a](a.md) "));
+    }
+    let title = "t\n".repeat(200);
+    check(&format!("[a](a.md \"{title}\") "), &format!("[a](<<a.md>> \"{title}\")"));
+    untouched(&format!("[a](a.md \"t\n{title}\") "));
+    let depth = "(".repeat(33) + &")".repeat(33);
+    untouched(&format!("[a](a{depth})"));
+}
+
+#[test]
 fn an_agent_can_not_forge_a_placeholder() {
     let forged = format!("[a]({LINK_OPEN}x{LINK_CLOSE}) {LINK_OPEN}a.png{LINK_CLOSE}");
     assert_eq!(polish(&forged), "[a](streamgate-file:x) streamgate-file:a.png");
 }
 
+/// What parsers are slow at when it is repeated.
+#[rustfmt::skip]
+const HOSTILE: &[&str] = &[
+    "[", "![", "]", "[a](", "[a](b", "[](a)", "<", "<a ", "<a href=\"", "<img src='", "<!--", "`", "``` ", "```\n",
+    "~~~\n", "> ", "- ", "> ```\n", "- ```\n", "\n", " \n", " ", "\t", "\\", "(", "*a", "_a_", "[a]: b\n", "[a]",
+    "[^a]", "|a", "|a|\n|-|\n", "[a](<", "[a](\n", "&amp;", "<![CDATA[", "<?", "`a``b```", "1. ", "a\r", "\0",
+    "[^a]: ", "![a](b.png \"", "<file:///workspace/a>", "    a\n\n\n", "[a\\](", "**", "a**b", "$", "<p>\n",
+    "- a\n\n",
+];
+
 #[test]
-fn hostile_megabytes_take_no_longer_than_honest_ones() {
-    const SIZE: usize = 1 << 20;
-    let started = Instant::now();
-    for unit in [
-        "[",
-        "![",
-        "]",
-        "[a](",
-        "[a](b",
-        "[](a)",
-        "<",
-        "<a ",
-        "<a href=\"",
-        "<img src='",
-        "<!--",
-        "`",
-        "``` ",
-        "```\n",
-        "~~~\n",
-        "> ",
-        "- ",
-        "> ```\n",
-        "- ```\n",
-        "\n",
-        " \n",
-        " ",
-        "\t",
-        "\\",
-        "(",
-        "*a",
-        "_a_",
-        "[a]: b\n",
-        "[a]",
-        "[^a]",
-        "|a",
-        "|a|\n|-|\n",
-        "[a](<",
-        "[a](\n",
-        "&amp;",
-        "<![CDATA[",
-        "<?",
-        "`a``b```",
-        "1. ",
-        "a\r",
-        "\0",
-        "[^a]: ",
-        "![a](b.png \"",
-        "<file:///workspace/a>",
-        "    a\n\n\n",
-        "[a\\](",
-        "**",
-        "a**b",
-        "~~",
-        "$",
-        "<p>\n",
-        "- a\n\n",
-    ] {
-        let text = unit.repeat(SIZE / unit.len());
-        let started = Instant::now();
-        let polished = polish(&text);
-        eprintln!("{unit:?}: {:?}, {} bytes", started.elapsed(), polished.len());
+fn hostile_text_takes_time_in_proportion_to_its_length() {
+    const SIZE: usize = 1 << 17;
+    let mut texts: Vec<String> = HOSTILE.iter().map(|unit| unit.repeat(SIZE / unit.len())).collect();
+    for opening in ["> ", "- ", "1. ", "[a](b '", "[a](b (", "![a](b \"\\\""] {
+        texts.push(format!("{}{}", opening.repeat(SIZE / 8), "a\n".repeat(SIZE / 2)));
     }
-    assert!(started.elapsed() < Duration::from_secs(120), "{:?}", started.elapsed());
+    texts.push(format!("[a]:{}b\n\n{}", " ".repeat(SIZE), "[a] ".repeat(SIZE / 4)));
+    for text in texts {
+        let started = Instant::now();
+        polish(&text);
+        // Some tenths of a second on a slow machine; many minutes if it grew with the square.
+        assert!(started.elapsed() < Duration::from_secs(20), "{:?}", &text[..20]);
+    }
 }
 
 /// Pieces of Markdown that make its corner cases likely.
@@ -260,7 +234,7 @@ fn markdown(with_links: bool) -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
 
     #[test]
     fn any_text_polishes_into_the_promised_form(text in prop_oneof![markdown(true), any::<String>()]) {

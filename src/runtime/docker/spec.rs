@@ -10,7 +10,6 @@ use bollard::models::{
 
 use super::super::{AgentSpec, RuntimeError};
 use crate::config::ProfileConfig;
-use crate::domain::ContainerId;
 
 /// Whose container it is.
 pub(super) const INSTANCE_LABEL: &str = "streamgate.instance";
@@ -74,11 +73,6 @@ impl User {
     fn text(self) -> String {
         format!("{}:{}", self.user, self.group)
     }
-}
-
-/// The engine's name for a box: its id, so that two containers of one box can't be.
-pub(super) fn engine_name(container_id: ContainerId) -> String {
-    format!("streamgate-{container_id}")
 }
 
 /// Everything the engine is told about a container.

@@ -78,8 +78,8 @@ impl Group {
         self.send(SystemSignal::KILL);
     }
 
-    /// SIGKILL also to descendants that left the group. Blocks.
-    fn kill_all(&self) {
+    /// SIGKILL also to descendants that left the group. Blocks, for a second at most.
+    pub(super) fn kill_all(&self) {
         self.kill();
         scan::kill_where(|seen| self.owns(seen));
     }
@@ -138,7 +138,9 @@ struct KillOnDrop(Arc<Group>);
 
 impl Drop for KillOnDrop {
     fn drop(&mut self) {
-        self.0.kill();
+        if !self.0.gone.is_cancelled() {
+            self.0.kill_all();
+        }
     }
 }
 

@@ -25,9 +25,9 @@ pub struct FileEntry {
 }
 
 /// The files below `root`, in order of their paths.
-pub(super) fn list(root: Dir) -> io::Result<Vec<FileEntry>> {
+pub(super) fn list(root: &Dir) -> io::Result<Vec<FileEntry>> {
     let mut walk = Walk { files: Vec::new(), steps_left: MAX_STEPS };
-    walk.enter(&root, "", 0)?;
+    walk.enter(root, "", 0)?;
     walk.files.sort_unstable_by(|left, right| left.path.cmp(&right.path));
     Ok(walk.files)
 }

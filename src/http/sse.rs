@@ -1,0 +1,177 @@
+//! `GET /v1/sessions/{id}/stream`: a session's events as Server-Sent Events, for clients that only
+//! listen and want no WebSocket.
+//!
+//! History after `Last-Event-ID` (or `?after_seq=`), then live, for ever: a session that has ended just
+//! says no more. `id:` is the event's `seq`, `data:` its frame. The stream counts as a connection and ends
+//! when the credential does, at shutdown, and at the maximum age of connections; an `EventSource` then
+//! comes back by itself and resumes.
+
+use std::convert::Infallible;
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::{HeaderMap, Method, Uri, header};
+use axum::response::{IntoResponse, Response};
+use futures_util::stream::unfold;
+use tokio::time::{Instant, sleep_until};
+use tracing::warn;
+
+use super::events::{after_seq, check_cursor, frame, viewer};
+use super::query::Query;
+use super::{ApiError, Gateway};
+use crate::auth::{AuthError, Credential, Principal};
+use crate::connection::{Permit, TooMany};
+use crate::domain::{Seq, SessionId};
+use crate::hub::Subscription;
+use crate::orchestrator::Refusal;
+use crate::protocol::{ErrorCode, ErrorFrame, StoredEvent};
+
+/// How often silence is broken, for proxies that take it for death.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// How often the credential is checked again.
+const RECHECK: Duration = Duration::from_secs(10);
+/// How long to wait before the journal is asked again after it did not answer.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// Follows a session. A cursor beyond its head is refused (G6).
+pub(super) async fn follow(
+    State(gateway): State<Gateway>,
+    method: Method,
+    headers: HeaderMap,
+    uri: Uri,
+    who: Principal,
+    id: SessionId,
+    mut query: Query,
+) -> Result<Response, ApiError> {
+    gateway.orchestrator.readable_session(&who, id).await?;
+    let after = after_seq(&mut query);
+    query.finish()?;
+    let cursor = last_event_id(&headers)?.unwrap_or(after);
+    let follow = gateway.orchestrator.hub().follow(id).await?.ok_or(Refusal::SessionNotFound)?;
+    check_cursor(cursor, follow.head())?;
+    let credential = gateway.authenticator.credential_from_request(&method, &headers, &uri)?;
+    let permit = gateway.connections.enter(&who.user).map_err(too_many)?;
+    let now = Instant::now();
+    let stream = Stream {
+        max_age: now + Duration::from_secs(gateway.limits.connection_seconds),
+        gateway,
+        session: id,
+        who,
+        credential,
+        subscription: follow.after(cursor),
+        keep_alive_at: now + KEEP_ALIVE,
+        recheck_at: now + RECHECK,
+        // Headers go out at once, even of a session that is silent.
+        opening: Some(": hello\n\n"),
+        _permit: permit,
+    };
+    let body = Body::from_stream(unfold(stream, |mut stream| async move {
+        let text = stream.next().await?;
+        Some((Ok::<_, Infallible>(Bytes::from(text)), stream))
+    }));
+    let headers = [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-store, no-transform")];
+    Ok((headers, body).into_response())
+}
+
+/// One listener. Whoever doesn't read is not waited for by anybody: the events stay in the journal.
+struct Stream {
+    gateway: Gateway,
+    session: SessionId,
+    who: Principal,
+    credential: Credential,
+    subscription: Subscription,
+    keep_alive_at: Instant,
+    recheck_at: Instant,
+    max_age: Instant,
+    opening: Option<&'static str>,
+    _permit: Permit,
+}
+
+impl Stream {
+    /// The next part of the body; `None` at its end.
+    async fn next(&mut self) -> Option<String> {
+        if let Some(opening) = self.opening.take() {
+            return Some(opening.to_owned());
+        }
+        let mut told = false;
+        loop {
+            let closing = self.gateway.closing.clone();
+            // The credential first: a slow reader is asked before it gets what waited for it.
+            let events = tokio::select! {
+                biased;
+                () = closing.cancelled() => return None,
+                () = sleep_until(self.max_age) => return None,
+                () = sleep_until(self.recheck_at) => {
+                    if !self.is_still_welcome().await {
+                        return None;
+                    }
+                    self.recheck_at = Instant::now() + RECHECK;
+                    continue;
+                }
+                events = self.subscription.next() => events,
+                () = sleep_until(self.keep_alive_at) => {
+                    self.keep_alive_at = Instant::now() + KEEP_ALIVE;
+                    return Some(":\n\n".to_owned());
+                }
+            };
+            match events {
+                Ok(events) => {
+                    let text = self.show(events);
+                    if !text.is_empty() {
+                        self.keep_alive_at = Instant::now() + KEEP_ALIVE;
+                        return Some(text);
+                    }
+                }
+                Err(error) => {
+                    if !std::mem::replace(&mut told, true) {
+                        warn!(session.id = %self.session, %error, "A listener of session `{}` waits for the journal: {error}", self.session);
+                    }
+                    tokio::time::sleep(RETRY).await;
+                }
+            }
+        }
+    }
+
+    /// While a credential can't be checked, the stream stays.
+    async fn is_still_welcome(&self) -> bool {
+        match self.gateway.authenticator.authenticate(&self.credential).await {
+            Ok(who) => who.user == self.who.user && who.is_admin == self.who.is_admin,
+            Err(AuthError::Unauthorized(_) | AuthError::OriginRefused) => false,
+            Err(AuthError::Unavailable(_)) => true,
+        }
+    }
+
+    fn show(&self, events: Vec<StoredEvent>) -> String {
+        let mut text = String::new();
+        let viewer = viewer(&self.who);
+        for event in events.into_iter().filter(|event| viewer.sees(event.audience)) {
+            let seq = event.seq;
+            let frame = frame(&self.gateway, self.session, event);
+            // Writing to a string does not fail.
+            let _ = writeln!(text, "id: {seq}");
+            text.push_str("data: ");
+            // In JSON a bare line end is white space; here it would end the field.
+            text.extend(frame.chars().map(|char| if matches!(char, '\r' | '\n') { ' ' } else { char }));
+            text.push_str("\n\n");
+        }
+        text
+    }
+}
+
+/// Where an `EventSource` that comes back was. It outranks the address, which never changes.
+fn last_event_id(headers: &HeaderMap) -> Result<Option<Seq>, ApiError> {
+    let Some(id) = headers.get("last-event-id") else { return Ok(None) };
+    let seq = id.to_str().ok().and_then(|id| id.parse().ok()).filter(|seq| i64::try_from(*seq).is_ok());
+    let seq = seq.ok_or_else(|| ErrorFrame::invalid_field("Last-Event-ID", "must be the `id` of an event"))?;
+    Ok(Some(Seq(seq)))
+}
+
+fn too_many(why: TooMany) -> ApiError {
+    let message = match why {
+        TooMany::User => "you have too many connections; close one",
+        TooMany::Process | TooMany::Rate => "this gateway has too many connections; try again later",
+    };
+    ErrorFrame::new(ErrorCode::TooManyConnections, message).retry_after(1_000).into()
+}

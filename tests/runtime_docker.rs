@@ -1,0 +1,389 @@
+//! The Docker runtime against a real engine. An engine or image that is missing fails these tests with
+//! the command that installs it.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "these are tests, helpers too")]
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bollard::Docker;
+use bollard::models::{ContainerInspectResponse, HostConfig};
+use bollard::query_parameters::ListContainersOptionsBuilder;
+use bytes::Bytes;
+use streamgate::config::{DockerConfig, ProfileConfig};
+use streamgate::domain::{ContainerId, ProfileId};
+use streamgate::runtime::docker::DockerRuntime;
+use streamgate::runtime::{Agent, AgentSpec, Exit, Output, Runtime, RuntimeError, Signal};
+
+const IMAGE: &str = "debian:bookworm-slim";
+const DEADLINE: Duration = Duration::from_secs(90);
+const ECHO: &str = r#"while read l; do echo "$l"; done"#;
+
+/// A gateway's runtime with an instance of its own; what it started is gone at the end.
+struct Gateway {
+    runtime: DockerRuntime,
+    docker: Docker,
+    instance: String,
+    _data_dir: tempfile::TempDir,
+}
+
+impl Gateway {
+    async fn new() -> Self {
+        let data_dir = tempfile::tempdir().unwrap();
+        let instance = format!("test-{}", ContainerId::generate());
+        let runtime = DockerRuntime::connect(&DockerConfig::default(), data_dir.path(), &instance)
+            .await
+            .unwrap_or_else(|error| panic!("these tests need a Docker engine: {error}"));
+        let docker = Docker::connect_with_unix_defaults().unwrap().negotiate_version().await.unwrap();
+        let image = docker.inspect_image(IMAGE).await;
+        assert!(image.is_ok(), "these tests need the image `{IMAGE}`: `docker pull {IMAGE}`");
+        Self { runtime, docker, instance, _data_dir: data_dir }
+    }
+
+    async fn start(&self, script: &str) -> Agent {
+        self.runtime.start(&spec(script)).await.unwrap()
+    }
+
+    async fn ids(&self) -> Vec<String> {
+        let filters = HashMap::from([("label", vec![format!("streamgate.instance={}", self.instance)])]);
+        let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
+        let containers = self.docker.list_containers(Some(options)).await.unwrap();
+        containers.into_iter().filter_map(|container| container.id).collect()
+    }
+
+    async fn inspect(&self, agent: &Agent) -> ContainerInspectResponse {
+        self.docker.inspect_container(&agent.container_name, None).await.unwrap()
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        // A test may be panicking, on a runtime that is going away: the client is the sure way.
+        let filter = format!("label=streamgate.instance={}", self.instance);
+        let found = std::process::Command::new("docker").args(["ps", "-aq", "--filter", &filter]).output().unwrap();
+        for id in String::from_utf8_lossy(&found.stdout).split_whitespace() {
+            let _ = std::process::Command::new("docker").args(["rm", "-f", id]).output();
+        }
+    }
+}
+
+fn spec(script: &str) -> AgentSpec {
+    let command = ["/bin/sh", "-c", script].map(str::to_owned).to_vec();
+    let env = BTreeMap::from([("GREETING".to_owned(), "hello".to_owned())]);
+    let profile =
+        ProfileConfig { command, env, image: IMAGE.to_owned(), memory_bytes: 64 << 20, ..ProfileConfig::default() };
+    AgentSpec {
+        container_id: ContainerId::generate(),
+        profile_id: ProfileId::from_slug("test"),
+        profile: Arc::new(profile),
+    }
+}
+
+async fn next(agent: &mut Agent) -> Option<Output> {
+    tokio::time::timeout(DEADLINE, agent.output.recv()).await.expect("the agent says nothing")
+}
+
+/// Everything until the end, and the end.
+async fn finish(agent: &mut Agent) -> (String, Exit) {
+    let mut text = Vec::new();
+    loop {
+        match next(agent).await.expect("the output ended without an exit") {
+            Output::Stdout(bytes) => text.extend_from_slice(&bytes),
+            Output::Exit(exit) => {
+                assert!(next(agent).await.is_none(), "something followed the exit");
+                return (String::from_utf8(text).unwrap(), exit);
+            }
+        }
+    }
+}
+
+/// Reads until a whole line has come.
+async fn line(agent: &mut Agent) -> String {
+    let mut text = String::new();
+    while !text.ends_with('\n') {
+        let Some(Output::Stdout(bytes)) = next(agent).await else { panic!("no line: {text:?}") };
+        text.push_str(std::str::from_utf8(&bytes).unwrap());
+    }
+    text.trim_end().to_owned()
+}
+
+async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+    let started = Instant::now();
+    while !condition().await {
+        assert!(started.elapsed() < DEADLINE, "never: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_line_in_is_a_line_out_soon() {
+    let gateway = Gateway::new().await;
+    let mut agent = gateway.start(ECHO).await;
+    agent.process.write(b"warm\n", DEADLINE).await.unwrap();
+    assert_eq!(line(&mut agent).await, "warm");
+    let mut times = Vec::new();
+    for number in 0..20 {
+        let started = Instant::now();
+        agent.process.write(format!("{number}\n").as_bytes(), DEADLINE).await.unwrap();
+        assert_eq!(line(&mut agent).await, number.to_string());
+        times.push(started.elapsed());
+    }
+    times.sort_unstable();
+    assert!(times[10] < Duration::from_millis(100), "{times:?}");
+    agent.process.signal(Signal::Kill).await.unwrap();
+    assert_eq!(finish(&mut agent).await.1.code, Some(137));
+    assert_eq!(gateway.ids().await, Vec::<String>::new());
+    assert!(matches!(agent.process.write(b"x\n", DEADLINE).await, Err(RuntimeError::Gone)));
+    agent.process.signal(Signal::Kill).await.unwrap();
+    agent.process.signal(Signal::Interrupt).await.unwrap();
+    assert!(!agent.process.has_stragglers().await.unwrap());
+}
+
+#[tokio::test]
+async fn a_flood_before_the_exit_is_delivered_exactly_once_to_a_slow_reader() {
+    let gateway = Gateway::new().await;
+    let mut agent = gateway.start("seq -f 'line %07.0f of the flood, long enough to matter' 40000; exit 5").await;
+    let line = |number| format!("line {number:07} of the flood, long enough to matter\n");
+    let expected = (1..=40_000).map(line).collect::<Vec<_>>().concat();
+    agent.process.gone().await; // The reader has not even begun.
+    let mut text = Vec::new();
+    let mut chunks = 0;
+    let exit = loop {
+        match next(&mut agent).await.unwrap() {
+            Output::Stdout(bytes) => text.extend_from_slice(&bytes),
+            Output::Exit(exit) => break exit,
+        }
+        chunks += 1;
+        if chunks % 100 == 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await; // The slow reader.
+        }
+    };
+    assert!(text == expected.as_bytes(), "lines were lost, doubled or reordered: {} of {}", text.len(), expected.len());
+    assert_eq!(exit.code, Some(5));
+    assert_eq!(gateway.ids().await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn an_agent_that_ends_tells_code_and_stderr() {
+    let gateway = Gateway::new().await;
+    let mut agent = gateway.start("printf 'no newline'; echo broken >&2; exit 3").await;
+    let (text, exit) = finish(&mut agent).await;
+    assert_eq!(text, "no newline");
+    assert_eq!(exit, Exit { code: Some(3), oom: false, stderr_tail: "broken\n".to_owned() });
+}
+
+#[tokio::test]
+async fn an_agent_that_never_reads_holds_nobody() {
+    let gateway = Gateway::new().await;
+    let agent = gateway.start("exec sleep 1000").await;
+    let flood = vec![b'x'; 16 << 20];
+    let refused = agent.process.write(&flood, Duration::from_secs(1)).await;
+    assert!(matches!(refused, Err(RuntimeError::NotReading)), "{refused:?}");
+    agent.process.signal(Signal::Kill).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_interrupt_reaches_the_agent() {
+    let gateway = Gateway::new().await;
+    let mut agent = gateway.start("trap 'echo stopped; exit 4' INT; echo ready; while :; do sleep 0.05; done").await;
+    assert_eq!(line(&mut agent).await, "ready");
+    agent.process.signal(Signal::Interrupt).await.unwrap();
+    let (text, exit) = finish(&mut agent).await;
+    assert_eq!((text.as_str(), exit.code), ("stopped\n", Some(4)));
+}
+
+#[tokio::test]
+async fn stragglers_are_seen() {
+    let gateway = Gateway::new().await;
+    let mut agent =
+        gateway.start("read l; setsid sleep 1000 & echo up; read l; kill $!; wait; echo alone; exec cat").await;
+    assert!(!agent.process.has_stragglers().await.unwrap());
+    agent.process.write(b"go\n", DEADLINE).await.unwrap();
+    assert_eq!(line(&mut agent).await, "up");
+    assert!(agent.process.has_stragglers().await.unwrap());
+    agent.process.write(b"go\n", DEADLINE).await.unwrap();
+    assert_eq!(line(&mut agent).await, "alone");
+    assert!(!agent.process.has_stragglers().await.unwrap());
+    agent.process.signal(Signal::Kill).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_cage_is_closed_as_seen_from_inside() {
+    let gateway = Gateway::new().await;
+    let script = r#"
+        echo "uid $(id -u):$(id -g)"
+        grep -E '^(CapEff|CapBnd|NoNewPrivs|Seccomp):' /proc/self/status
+        echo "net $(ls /sys/class/net)"
+        touch /etc/planted 2>/dev/null && echo "rootfs writable"
+        touch /tmp/fine && echo "tmp writable"
+        printf '#!/bin/sh\n' > /tmp/run && chmod +x /tmp/run && /tmp/run 2>/dev/null && echo "tmp executable"
+        unshare -U true 2>/dev/null && echo "unshare works"
+        echo "dir $(pwd) $HOME $GREETING"
+        echo mine > file && echo "workspace writable"
+        echo "files $(ulimit -n) core $(ulimit -c)"
+        echo "pid1 $(cat /proc/1/comm)"
+        echo "oom $(cat /proc/self/oom_score_adj)"
+    "#;
+    let mut agent = gateway.start(script).await;
+    let (text, exit) = finish(&mut agent).await;
+    let lines: Vec<String> = text.lines().map(|line| line.replace('\t', " ")).collect();
+    let (uid, gid) = match (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()) {
+        (0, _) => (10_001, 10_001),
+        own => own,
+    };
+    let expected = [
+        format!("uid {uid}:{gid}").as_str(),
+        "CapBnd: 0000000000000000",
+        "CapEff: 0000000000000000",
+        "NoNewPrivs: 1",
+        "Seccomp: 2",
+        "net lo",
+        "tmp writable",
+        "dir /workspace /workspace hello",
+        "workspace writable",
+        "files 1024 core 0",
+        "pid1 docker-init",
+        "oom 500",
+    ]
+    .map(str::to_owned);
+    let sorted = |lines: &[String]| {
+        let mut lines = lines.to_vec();
+        lines.sort_unstable();
+        lines
+    };
+    assert_eq!(sorted(&lines), sorted(&expected), "{text} {exit:?}");
+    let workspace = gateway.runtime.workspace(agent.container_id);
+    assert_eq!(workspace.read("file", 100).await.unwrap().unwrap(), "mine\n");
+}
+
+#[tokio::test]
+async fn the_cage_is_closed_as_the_engine_tells_it() {
+    let gateway = Gateway::new().await;
+    let mut agent = gateway.start(ECHO).await;
+    let seen = gateway.inspect(&agent).await;
+    let config = seen.config.unwrap();
+    let labels = config.labels.unwrap();
+    assert_eq!(labels["streamgate.instance"], gateway.instance);
+    assert_eq!(labels["streamgate.container"], agent.container_id.to_string());
+    assert_eq!(labels["streamgate.profile"], "test");
+    assert_eq!((config.open_stdin, config.stdin_once, config.tty), (Some(true), Some(false), Some(false)));
+    let host: HostConfig = seen.host_config.unwrap();
+    assert_eq!(host.network_mode.as_deref(), Some("none"));
+    assert_eq!((host.readonly_rootfs, host.privileged, host.init), (Some(true), Some(false), Some(true)));
+    assert_eq!(host.cap_drop.unwrap(), ["ALL"]);
+    assert_eq!(host.security_opt.unwrap(), ["no-new-privileges:true"]);
+    assert_eq!((host.pids_limit, host.oom_score_adj), (Some(256), Some(500)));
+    assert_eq!((host.memory, host.memory_swap, host.nano_cpus), (Some(64 << 20), Some(64 << 20), Some(1_000_000_000)));
+    assert_eq!(host.ipc_mode.as_deref(), Some("private"));
+    assert_eq!(host.auto_remove, Some(false));
+    let log = host.log_config.unwrap();
+    assert_eq!((log.typ.as_deref(), log.config), (Some("json-file"), Some(HashMap::new())));
+    assert_eq!(seen.mounts.unwrap().len(), 1, "only the workspace is mounted");
+    agent.process.signal(Signal::Kill).await.unwrap();
+    finish(&mut agent).await;
+}
+
+#[tokio::test]
+async fn an_agent_that_eats_all_memory_is_said_to_have() {
+    let gateway = Gateway::new().await;
+    // `tail` keeps what has no newline. `exec`: it must be the agent itself that is killed.
+    let mut agent = gateway.start("exec tail /dev/zero").await;
+    let (_, exit) = finish(&mut agent).await;
+    assert_eq!((exit.code, exit.oom), (Some(137), true));
+}
+
+#[tokio::test]
+async fn orphans_of_this_instance_are_removed_and_no_others() {
+    let (ours, theirs) = (Gateway::new().await, Gateway::new().await);
+    let (mut first, mut second, mut other) = tokio::join!(ours.start(ECHO), ours.start(ECHO), theirs.start(ECHO));
+    assert_eq!((ours.ids().await.len(), theirs.ids().await.len()), (2, 1));
+    ours.runtime.remove_orphans().await.unwrap();
+    assert_eq!((ours.ids().await.len(), theirs.ids().await.len()), (0, 1));
+    ours.runtime.remove_orphans().await.unwrap();
+
+    // For who still listens, a container that was removed behind our back is an exit like any other.
+    finish(&mut first).await;
+    finish(&mut second).await;
+    other.process.write(b"alive\n", DEADLINE).await.unwrap();
+    assert_eq!(line(&mut other).await, "alive");
+    other.process.signal(Signal::Kill).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_same_box_again_replaces_its_container_and_keeps_its_files() {
+    let gateway = Gateway::new().await;
+    let mut spec = spec("echo one > file; echo up; exec cat");
+    let mut first = gateway.runtime.start(&spec).await.unwrap();
+    assert_eq!(line(&mut first).await, "up");
+    spec.profile = Arc::new(ProfileConfig {
+        command: ["/bin/sh", "-c", "cat file; exec cat"].map(str::to_owned).to_vec(),
+        ..ProfileConfig::clone(&spec.profile)
+    });
+    let mut second = gateway.runtime.start(&spec).await.unwrap();
+    assert_eq!(line(&mut second).await, "one");
+    finish(&mut first).await;
+    first.process.signal(Signal::Kill).await.unwrap();
+    second.process.write(b"still here\n", DEADLINE).await.unwrap();
+    assert_eq!(line(&mut second).await, "still here");
+    second.process.signal(Signal::Kill).await.unwrap();
+
+    let workspace = gateway.runtime.workspace(spec.container_id);
+    workspace.write("in/put.txt", Bytes::from_static(b"x")).await.unwrap();
+    assert_eq!(workspace.list().await.unwrap().len(), 2);
+    gateway.runtime.erase(spec.container_id).await.unwrap();
+    assert_eq!(workspace.list().await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_link_that_a_container_plants_leads_nowhere_on_the_host() {
+    let gateway = Gateway::new().await;
+    let script = "ln -s /etc/passwd passwd; ln -s / root; mkfifo pipe; ln -s ../../.. up; echo done";
+    let mut agent = gateway.start(script).await;
+    assert_eq!(finish(&mut agent).await.0, "done\n");
+    let workspace = gateway.runtime.workspace(agent.container_id);
+    for path in ["passwd", "root/etc/passwd", "pipe", "up/etc/passwd"] {
+        assert!(workspace.read(path, 1 << 20).await.is_err(), "{path}");
+    }
+    assert_eq!(workspace.list().await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn what_cannot_start_says_how_to_mend_it_and_leaves_nothing() {
+    let gateway = Gateway::new().await;
+    let with = |change: &dyn Fn(&mut ProfileConfig)| {
+        let mut spec = spec(ECHO);
+        let mut profile = ProfileConfig::clone(&spec.profile);
+        change(&mut profile);
+        spec.profile = Arc::new(profile);
+        spec
+    };
+    let missing = with(&|profile| profile.image = "streamgate-no-such-image:1".to_owned());
+    let error = gateway.runtime.start(&missing).await.err().unwrap().to_string();
+    assert!(error.contains("docker pull streamgate-no-such-image:1"), "{error}");
+    let no_program = with(&|profile| profile.command = vec!["/no/such/program".to_owned()]);
+    // The init starts, so the container does; the agent's end tells.
+    if let Ok(mut agent) = gateway.runtime.start(&no_program).await {
+        let exit = finish(&mut agent).await.1;
+        assert!(exit.stderr_tail.contains("/no/such/program"), "{exit:?}");
+    }
+    until("nothing is left", async || gateway.ids().await.is_empty()).await;
+
+    let config = DockerConfig { socket: "/nowhere/docker.sock".into(), ..DockerConfig::default() };
+    let error = DockerRuntime::connect(&config, Path::new("/nonexistent"), "x").await.err().unwrap().to_string();
+    assert!(error.contains("/nowhere/docker.sock") && error.contains("apt-get install docker.io"), "{error}");
+    assert!(!error.contains('\n'));
+}
+
+#[tokio::test]
+async fn without_a_command_the_image_decides() {
+    let gateway = Gateway::new().await;
+    let mut spec = spec("");
+    spec.profile = Arc::new(ProfileConfig { command: Vec::new(), ..ProfileConfig::clone(&spec.profile) });
+    let mut agent = gateway.runtime.start(&spec).await.unwrap(); // `bash`, which reads commands.
+    agent.process.write(b"echo $BASH; exit 6\n", DEADLINE).await.unwrap();
+    let (text, exit) = finish(&mut agent).await;
+    assert!(text.contains("bash"), "{text}");
+    assert_eq!(exit.code, Some(6));
+}

@@ -5,6 +5,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
@@ -28,6 +29,9 @@ use crate::protocol::{Answer, Event, Submit};
 use crate::runtime::pool::{Lease, PoolError};
 use crate::runtime::{Exit, Signal};
 use crate::store::TaskRecord;
+
+/// How long the last words of a session may take to commit when the gateway must end.
+const SETTLE_GRACE: Duration = Duration::from_secs(1);
 
 /// What is asked of a session.
 pub(super) enum Command {
@@ -125,6 +129,8 @@ pub(super) struct Worker {
     ended: Option<(TaskId, TaskState, Receipt)>,
     /// The commit that closed the session.
     closed: Option<Receipt>,
+    /// The last thing that was published.
+    last: Option<Receipt>,
 }
 
 /// What wakes a worker.
@@ -190,6 +196,7 @@ impl Worker {
             ending: None,
             ended: None,
             closed: None,
+            last: None,
             parts,
         })
     }
@@ -225,6 +232,7 @@ impl Worker {
             ending: None,
             ended: None,
             closed: None,
+            last: None,
             parts,
         };
         for task in open {
@@ -258,8 +266,11 @@ impl Worker {
         let mut draining = false;
         loop {
             self.advance(draining).await?;
-            if self.is_done(draining) && (draining || try_close(workers, self.session.id(), inbox)) {
-                return Ok(());
+            if self.is_done(draining) {
+                self.settle().await?;
+                if draining || try_close(workers, self.session.id(), inbox) {
+                    return Ok(());
+                }
             }
             let deadline = self.run.as_ref().map(Run::deadline);
             let idle_stop = self.parts.idle_stop;
@@ -877,7 +888,23 @@ impl Worker {
         if let Some(new) = self.creation.take() {
             effects.insert(0, Effect::CreateSession(new));
         }
-        Ok(self.session.publish(task, events, effects).await?)
+        let receipt = self.session.publish(task, events, effects).await?;
+        self.last = Some(receipt.clone());
+        Ok(receipt)
+    }
+
+    /// Waits until all that was published has committed. The next worker of this session claims it anew,
+    /// and with that fences whatever of ours is still on its way.
+    async fn settle(&mut self) -> Result<(), Lost> {
+        let Some(last) = self.last.take() else { return Ok(()) };
+        let too_late = async {
+            self.parts.hard.cancelled().await;
+            tokio::time::sleep(SETTLE_GRACE).await;
+        };
+        tokio::select! {
+            committed = last.committed() => committed.map_err(|_| Lost),
+            () = too_late => Err(Lost),
+        }
     }
 }
 

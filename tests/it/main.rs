@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that can't go on fails")]
 #![allow(missing_docs, reason = "test names are sentences")]
+#![allow(clippy::large_futures, reason = "a test's future is made once")]
 
 #[path = "../support/database.rs"]
 mod database;
@@ -18,3 +19,4 @@ mod guarantees;
 mod limits;
 mod protocol;
 mod rest;
+mod upgrade;

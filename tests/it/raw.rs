@@ -46,7 +46,7 @@ pub(crate) type Close = (u16, String, Vec<Value>);
 impl Raw {
     /// Asks for an upgrade of `path` with `headers` beside those that every upgrade has.
     pub(crate) async fn upgrade(address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> (Self, Handshake) {
-        let extra: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        let extra = headers.iter().map(|(name, value)| [name, ": ", value, "\r\n"].concat()).collect::<String>();
         let request = format!(
             "GET {path} HTTP/1.1\r\nHost: gateway.test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{extra}\r\n"
@@ -178,11 +178,11 @@ pub(crate) fn head(first: u8, mask_bit: u8, length: u64) -> Vec<u8> {
     match u16::try_from(length) {
         Ok(short @ 0..126) => frame.push(mask_bit | short.to_be_bytes()[1]),
         Ok(medium) => {
-            frame.push(mask_bit | 126);
+            frame.push(mask_bit | 0x7e);
             frame.extend(medium.to_be_bytes());
         }
         Err(_) => {
-            frame.push(mask_bit | 127);
+            frame.push(mask_bit | 0x7f);
             frame.extend(length.to_be_bytes());
         }
     }

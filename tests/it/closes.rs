@@ -1,5 +1,6 @@
 //! Every close code of the protocol that can be provoked, and what its reason says.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::SinkExt;
@@ -323,5 +324,61 @@ async fn an_old_connection_is_closed_with_4200_and_its_client_goes_on_where_it_w
     let task = of_type(&replay, "task:started")[0]["task_id"].clone();
     let ack = client.request(json!({"type": "task.cancel", "task_id": task})).await;
     assert_eq!(ack["status"], "cancelled");
+    gateway.stop().await;
+}
+
+/// A log that can be read while it is written.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    fn contains(&self, text: &str) -> bool {
+        String::from_utf8_lossy(&self.0.lock().unwrap()).contains(text)
+    }
+}
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_reads_nothing_is_closed_with_4102_and_misses_nothing() {
+    // Of this thread, which runs the whole gateway.
+    let log = Log::default();
+    let shared = log.clone();
+    // With a single subscriber, `tracing` asks the thread that comes by first whether a line is wanted at
+    // all, and other tests' threads have none.
+    let _second = tracing::Dispatch::new(tracing_subscriber::fmt().with_writer(std::io::sink).finish());
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || shared.clone()).finish();
+    let _logging = tracing::subscriber::set_default(subscriber);
+
+    let gateway = gateway(|config| config.limits.stall_seconds = 1).await;
+    let mut raw = raw(&gateway).await;
+    let prompt = "/big 1000000\n".repeat(30);
+    raw.frame(raw::TEXT, json!({"type": "task.submit", "prompt": prompt}).to_string().as_bytes()).await;
+    // Until the gateway has given it up.
+    let given_up = async {
+        while !log.contains("slow_consumer") {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(2 * crate::support::PATIENCE, given_up).await.expect("the gateway gives up in time");
+    let (code, reason, texts) = raw.closed().await;
+    check_reason((code, &reason), 4102, "slow_consumer");
+    // What it had got is in order; it resumes from there and has all.
+    let session = texts[0]["session_id"].clone();
+    let last = texts.iter().filter_map(|frame| frame["seq"].as_u64()).next_back().unwrap_or(0);
+    let mut client = gateway.document_client("alice").await;
+    client.send(json!({"type": "session.resume", "session_id": session, "after_seq": last})).await;
+    let rest = client.until_task_end().await;
+    let results = |frames: &[Value]| of_type(frames, "task:tool_result").len();
+    assert_eq!(results(&texts) + results(&rest), 30);
     gateway.stop().await;
 }

@@ -3,13 +3,20 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that can't go on fails")]
 #![allow(missing_docs, reason = "test names are sentences")]
+#![allow(clippy::large_futures, reason = "a test's future is made once")]
 
 #[path = "../support/database.rs"]
 mod database;
 mod frames;
+mod outage;
+mod raw;
 mod support;
 mod world;
 
+mod closes;
+mod errors;
 mod guarantees;
+mod limits;
 mod protocol;
 mod rest;
+mod upgrade;

@@ -923,7 +923,12 @@ impl Worker {
 /// What people read when an agent died.
 fn exit_error(exit: &Exit) -> String {
     match exit {
-        Exit { oom: true, .. } => "the container ran out of memory".to_owned(),
+        // The mark stays from the first process in the container that was killed for memory; 137 is SIGKILL,
+        // so then it was the agent.
+        Exit { oom: true, code: Some(137) | None, .. } => "the container ran out of memory".to_owned(),
+        Exit { oom: true, code: Some(code), .. } => {
+            format!("Container exited {code} (something in it had run out of memory)")
+        }
         Exit { code: Some(code), .. } => format!("Container exited {code}"),
         Exit { code: None, .. } => "Container is gone".to_owned(),
     }

@@ -49,6 +49,8 @@ const INBOX: usize = 64;
 /// How long a claimed session stays this gateway's without a sign of life.
 pub const LEASE: Duration = Duration::from_secs(15);
 
+/// How long after a session was lost it is taken up again.
+const TAKE_UP_AFTER: Duration = Duration::from_secs(1);
 /// How long between two looks for a commit that is on its way.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// How long workers get to end once they must.
@@ -445,6 +447,19 @@ impl Orchestrator {
         Ok(())
     }
 
+    /// Takes up a session that was lost, after a while.
+    fn take_up_again(self, session: SessionId) -> BoxFuture<'static, ()> {
+        Box::pin(async move {
+            tokio::select! {
+                () = tokio::time::sleep(TAKE_UP_AFTER) => (),
+                () = self.parts.soft.cancelled() => return,
+            }
+            if let Err(refusal) = self.deliver(session, Origin::Existing, Command::TakeUp) {
+                warn!(session.id = %session, "Session `{session}` could not be taken up: {refusal}");
+            }
+        })
+    }
+
     /// Renews this gateway's leases until shutdown.
     pub async fn keep_leases(&self) {
         let mut ticks = tokio::time::interval(LEASE / 3);
@@ -487,15 +502,19 @@ impl Orchestrator {
         let before = Timestamp(now.0.saturating_sub(i64::try_from(retention.as_millis()).unwrap_or(i64::MAX)));
         loop {
             let expired = self.parts.store.expired(before, BATCH).await?;
+            let mut erased = 0;
             for (session, container) in &expired {
                 if let Some(container) = container
                     && let Err(error) = self.parts.pool.erase(*container).await
                 {
+                    // Its row stays, so that the files are not forgotten: next hour.
                     warn!(session.id = %session, %error, "The files of session `{session}` could not be erased: {error}");
+                    continue;
                 }
+                erased += 1;
                 self.parts.store.erase(*session).await?;
             }
-            if expired.len() < BATCH as usize {
+            if erased < BATCH as usize {
                 return Ok(());
             }
         }
@@ -533,8 +552,7 @@ impl Orchestrator {
         // A new inbox has room for its first command.
         let _ = inbox.try_send(command);
         workers.insert(session, inbox);
-        let (parts, workers) = (Arc::clone(&self.parts), Arc::clone(&self.workers));
-        self.parts.tracker.spawn(Worker::run(parts, workers, session, origin, commands));
+        self.parts.tracker.spawn(Worker::run(self.clone(), session, origin, commands));
         Ok(())
     }
 

@@ -15,7 +15,7 @@ use super::queue::{Queue, Waiting};
 use super::run::{AfterStop, Allowance, Due, End, Run, Step, turn};
 use super::seat::{Occupant, Seat, SeatEvent};
 use super::users::RunningSlot;
-use super::{LEASE, Parts, Refusal, Workers};
+use super::{LEASE, Orchestrator, Parts, Refusal, Workers};
 use crate::agent::{self, AgentCommand, AgentEvent};
 use crate::config::ProfileConfig;
 use crate::domain::{
@@ -142,35 +142,40 @@ enum Wake {
 }
 
 impl Worker {
-    /// The life of a worker: from its first command until the session has nothing left to do.
+    /// The life of a worker: from its first command until the session has nothing left to do. A session
+    /// that was lost on the way is taken up again, if it is still this gateway's.
     pub(super) async fn run(
-        parts: Arc<Parts>,
-        workers: Arc<Workers>,
+        orchestrator: Orchestrator,
         id: SessionId,
         origin: Origin,
         mut inbox: mpsc::Receiver<Command>,
     ) {
+        let parts = Arc::clone(&orchestrator.parts);
         let opened = match origin {
             Origin::New(new) => Self::create(Arc::clone(&parts), id, new),
             Origin::Existing => Self::open(Arc::clone(&parts), id).await,
         };
-        match opened {
+        let lost = match opened {
             Ok(mut worker) => {
-                let epoch = worker.session.epoch();
-                if worker.work(&mut inbox, &workers).await.is_err() {
-                    debug!(session.id = %id, "Session `{id}` is no longer this gateway's");
-                }
+                let lost = worker.work(&mut inbox, &orchestrator.workers).await.is_err();
+                // Nobody is to wait for what follows.
+                refuse_all(&mut inbox, &Refusal::Interrupted);
                 worker.seat.clear().await;
-                if let Err(error) = parts.store.release(id, &parts.node, epoch).await {
-                    debug!(session.id = %id, %error, "The lease of session `{id}` runs out by itself: {error}");
+                if let Err(error) = parts.store.release(id, &parts.node, worker.session.epoch()).await {
+                    debug!(session.id = %id, %error, "Session `{id}` stays this gateway's: {error}");
                 }
+                lost
             }
             Err(refusal) => {
                 warn!(session.id = %id, "Session `{id}` could not be opened: {refusal}");
                 refuse_all(&mut inbox, &refusal);
+                matches!(refusal, Refusal::Storage | Refusal::Interrupted)
             }
+        };
+        forget(&orchestrator.workers, id, &mut inbox);
+        if lost && !parts.soft.is_cancelled() {
+            parts.tracker.spawn(orchestrator.take_up_again(id));
         }
-        forget(&workers, id, &mut inbox);
     }
 
     fn create(parts: Arc<Parts>, id: SessionId, new: Box<NewSession>) -> Result<Self, Refusal> {

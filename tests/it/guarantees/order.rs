@@ -189,7 +189,7 @@ async fn roam(gateway: &TestGateway, token: &str, session: &str, mut dice: Dice)
             }
         }
         stretches.push((after, stretch));
-        if ended && live {
+        if ended {
             return stretches;
         }
     }

@@ -26,3 +26,6 @@ pub struct TextLimits {
     /// A prompt or an answer.
     pub prompt_bytes: usize,
 }
+
+#[cfg(test)]
+mod tests;

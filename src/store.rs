@@ -149,7 +149,8 @@ impl Store {
         let rows = fetch_all!(
             connection.on(),
             QuestionRow,
-            "SELECT id, task_id, questions, answer FROM questions WHERE task_id = $1 ORDER BY id",
+            "SELECT id, task_id, questions, answer FROM questions
+             WHERE task_id = $1 AND (answered_at IS NULL OR answer IS NOT NULL) ORDER BY id",
             task.to_string()
         )?;
         rows.into_iter().map(QuestionRow::read).collect()

@@ -125,6 +125,8 @@ pub(super) struct Worker {
     ended: Option<(TaskId, TaskState, Receipt)>,
     /// The commit that closed the session.
     closed: Option<Receipt>,
+    /// The last thing that was published, until it has committed: the next claim would fence it.
+    last: Option<Receipt>,
 }
 
 /// What wakes a worker.
@@ -133,6 +135,7 @@ enum Wake {
     Seat(SeatEvent),
     Slot(RunningSlot),
     Deadline,
+    Settled,
     Soft,
     Hard,
     Fenced,
@@ -190,6 +193,7 @@ impl Worker {
             ending: None,
             ended: None,
             closed: None,
+            last: None,
             parts,
         })
     }
@@ -225,6 +229,7 @@ impl Worker {
             ending: None,
             ended: None,
             closed: None,
+            last: None,
             parts,
         };
         for task in open {
@@ -257,7 +262,7 @@ impl Worker {
     async fn work(&mut self, inbox: &mut mpsc::Receiver<Command>, workers: &Workers) -> Result<(), Lost> {
         let mut draining = false;
         loop {
-            self.advance(draining).await?;
+            while self.advance(draining).await? {}
             if self.is_done(draining) && (draining || try_close(workers, self.session.id(), inbox)) {
                 return Ok(());
             }
@@ -268,6 +273,7 @@ impl Worker {
                 event = self.seat.next(idle_stop) => Wake::Seat(event),
                 slot = optional(self.slot.as_mut()) => Wake::Slot(slot),
                 () = sleep_until(deadline) => Wake::Deadline,
+                () = settled(self.last.clone()) => Wake::Settled,
                 () = self.parts.soft.cancelled(), if !draining => Wake::Soft,
                 () = self.parts.hard.cancelled() => Wake::Hard,
                 () = self.session.fenced().cancelled() => Wake::Fenced,
@@ -278,6 +284,7 @@ impl Worker {
                 Wake::Seat(event) => self.at_seat(event).await?,
                 Wake::Slot(slot) => self.take_turn(slot).await?,
                 Wake::Deadline => self.on_deadline().await?,
+                Wake::Settled => self.last = None,
                 Wake::Soft => {
                     draining = true;
                     self.slot = None;
@@ -294,6 +301,9 @@ impl Worker {
     /// queued tasks wait for the next start.
     fn is_done(&self, draining: bool) -> bool {
         let at_work = self.run.is_some() || self.starting.is_some() || self.ending.is_some();
+        if self.last.is_some() && !self.parts.hard.is_cancelled() {
+            return false;
+        }
         if draining {
             !at_work
         } else {
@@ -301,13 +311,14 @@ impl Worker {
         }
     }
 
-    /// Starts whatever can be started now.
-    async fn advance(&mut self, draining: bool) -> Result<(), Lost> {
+    /// Starts whatever can be started now. `true`: there may be more to start.
+    async fn advance(&mut self, draining: bool) -> Result<bool, Lost> {
         if self.ending.is_some() && self.run.is_none() && self.starting.is_none() {
             self.close().await?;
+            return Ok(true);
         }
         if self.run.is_some() {
-            return Ok(());
+            return Ok(false);
         }
         if self.starting.is_some() || (!draining && !self.ready.is_empty()) {
             match &mut self.seat {
@@ -316,12 +327,13 @@ impl Worker {
                 Seat::Up(_) => {
                     self.answer_ready().await?;
                     self.begin().await?;
+                    return Ok(true);
                 }
             }
         } else if !draining && !self.queue.is_empty() && self.slot.is_none() {
             self.slot = Some(Box::pin(self.parts.users.run(&self.user)));
         }
-        Ok(())
+        Ok(false)
     }
 
     fn start_agent(&mut self) {
@@ -332,7 +344,16 @@ impl Worker {
         // lease is dropped whole.
         self.parts.tracker.spawn(async move {
             let acquired = parts.pool.acquire(&user, &profile, container).await;
-            let _ = started.send(acquired); // Dropping the lease stops the agent.
+            if let Err(Ok(lease)) = started.send(acquired) {
+                // Nobody waits for it any more: it goes, and with it a workspace that no session knows.
+                let id = lease.agent.container_id;
+                lease.end().await;
+                if container.is_none()
+                    && let Err(error) = parts.pool.erase(id).await
+                {
+                    warn!(container.id = %id, %error, "The workspace of `{id}` could not be erased: {error}");
+                }
+            }
         });
         self.seat = Seat::Starting(coming);
     }
@@ -670,8 +691,10 @@ impl Worker {
         let container = lease.agent.container_id;
         let adapter = agent::adapter(self.profile.adapter);
         let mut occupant = Occupant::new(lease, adapter, self.parts.limits.agent_line_bytes);
-        // Busy it becomes again with the task that it is for, if there is one.
-        occupant.set_idle();
+        // One that a task waits for must not be given away to somebody else before it begins.
+        if self.starting.is_none() {
+            occupant.set_idle();
+        }
         self.seat = Seat::Up(Box::new(occupant));
         if self.container != Some(container) {
             self.container = Some(container);
@@ -730,11 +753,13 @@ impl Worker {
                     self.show(&mut events).await?;
                     self.after_stop(after).await?;
                 }
-                event => {
-                    if let Some(Note::Dropped(what)) = run.shape.take(event, &mut events) {
+                event => match run.shape.take(event, &mut events) {
+                    Some(Note::Dropped(what)) => {
                         warn!(session.id = %self.session.id(), task.id = %run.task, "The agent broke the shape of its turn: {what}");
                     }
-                }
+                    Some(Note::Withdrawn(ask)) => run.withdrawn.push(ask),
+                    Some(Note::Asked(_)) | None => (),
+                },
             }
         }
         self.show(&mut events).await
@@ -756,8 +781,14 @@ impl Worker {
                 _ => None,
             })
             .collect();
+        let asked = !effects.is_empty();
+        effects.extend(run.withdrawn.drain(..).map(Effect::WithdrawAsk));
         if run.stopping().is_none() {
             effects.extend(run.follow_questions());
+            // Asked and withdrawn at once: the task never waited.
+            if asked && run.shape.open_asks().is_empty() {
+                effects.push(Effect::TaskRunning(task));
+            }
         }
         self.publish(Some(task), events, effects).await?;
         events.clear();
@@ -884,7 +915,15 @@ impl Worker {
         if let Some(new) = self.creation.take() {
             effects.insert(0, Effect::CreateSession(new));
         }
-        Ok(self.session.publish(task, events, effects).await?)
+        // The journal may be away for long; the gateway's end does not wait for it.
+        let hard = self.parts.hard.clone();
+        let receipt = tokio::select! {
+            biased;
+            receipt = self.session.publish(task, events, effects) => receipt?,
+            () = hard.cancelled() => return Err(Lost),
+        };
+        self.last = Some(receipt.clone());
+        Ok(receipt)
     }
 }
 
@@ -947,6 +986,14 @@ fn refuse_all(inbox: &mut mpsc::Receiver<Command>, why: &Refusal) {
 async fn optional<F: Future + Unpin>(future: Option<F>) -> F::Output {
     match future {
         Some(future) => future.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Returns when what was published last is settled, one way or the other.
+async fn settled(last: Option<Receipt>) {
+    match last {
+        Some(receipt) => drop(receipt.committed().await), // A refusal is heard through the fence.
         None => std::future::pending().await,
     }
 }

@@ -417,3 +417,6 @@ impl<'a> Fields<'a> {
 fn shorten(text: &str) -> &str {
     &text[..text.floor_char_boundary(64)]
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,18 +3,25 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that can't go on fails")]
 #![allow(missing_docs, reason = "test names are sentences")]
+#![allow(clippy::large_futures, reason = "a test's future is made once")]
 
 #[path = "../support/containers.rs"]
 mod containers;
 #[path = "../support/database.rs"]
 mod database;
 mod frames;
+mod outage;
 #[path = "../support/program.rs"]
 mod program;
+mod raw;
 mod support;
 mod world;
 
+mod closes;
 mod docker;
+mod errors;
 mod guarantees;
+mod limits;
 mod protocol;
 mod rest;
+mod upgrade;

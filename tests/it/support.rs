@@ -139,8 +139,10 @@ impl Client {
 
     /// The next frame's text, exactly as it came.
     pub(crate) async fn next_text(&mut self) -> String {
+        // Of the whole wait: the gateway's pings would renew that of one message for ever.
+        let deadline = tokio::time::Instant::now() + PATIENCE;
         loop {
-            let message = tokio::time::timeout(PATIENCE, self.socket.next()).await.expect("a frame in time");
+            let message = tokio::time::timeout_at(deadline, self.socket.next()).await.expect("a frame in time");
             match message.expect("the socket is open").expect("the socket works") {
                 Message::Text(text) => return text.as_str().to_owned(),
                 Message::Ping(_) | Message::Pong(_) => (),
@@ -211,8 +213,9 @@ impl Client {
 
     /// How the server closes the socket; frames before that are passed over. `None`: without a close frame.
     pub(crate) async fn closed(&mut self) -> Option<CloseFrame> {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
         loop {
-            match tokio::time::timeout(PATIENCE, self.socket.next()).await.expect("a close in time") {
+            match tokio::time::timeout_at(deadline, self.socket.next()).await.expect("a close in time") {
                 Some(Ok(Message::Close(frame))) => return frame,
                 Some(Ok(_)) => (),
                 Some(Err(Error::ConnectionClosed)) | None => return None,

@@ -66,7 +66,7 @@ impl App {
         let database =
             Database::connect(&config.database_url(), config.database.max_connections).await.with_context(|| {
                 format!(
-                    "can't open the database {}; is it running, and is `database.url` right?",
+                    "can't open the database {} — is it running, and is `database.url` right?",
                     config.database_name()
                 )
             })?;

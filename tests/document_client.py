@@ -62,11 +62,14 @@ class Socket:
         return frame
 
     async def until(self, *kinds):
-        """All frames up to the first of these types."""
-        frames = [await self.next()]
-        while frames[-1]["type"] not in kinds:
+        """All frames up to the first of these types. An error ends the checks."""
+        frames = []
+        while True:
             frames.append(await self.next())
-        return frames
+            if frames[-1]["type"] in kinds:
+                return frames
+            if frames[-1]["type"] == "error":
+                raise RuntimeError(frames[-1])
 
     async def turn(self, session, prompt):
         """A turn of a session, up to the end of its task."""
@@ -128,16 +131,16 @@ class Client:
     async def refused(self):
         bad = "rc_" + "0" * 48
         for how, socket in (
-            ("as a subprotocol", Socket(self.url, subprotocols=[f"Bearer.{bad}"])),
-            ("in the query", Socket(f"{self.url}?token={bad}")),
-            ("missing", Socket(self.url)),
+            ("a bad token as a subprotocol", Socket(self.url, subprotocols=[f"Bearer.{bad}"])),
+            ("a bad token in the query", Socket(f"{self.url}?token={bad}")),
+            ("no token", Socket(self.url)),
         ):
             async with socket:
                 error = await socket.next()
                 good = error["type"] == "error" and error["code"] == "UNAUTHORIZED" and is_text(error, "message")
-                check(f"a bad token {how}: an error UNAUTHORIZED", good, error)
+                check(f"{how}: an error UNAUTHORIZED", good, error)
                 code = await socket.close_code()
-                check(f"a bad token {how}: close 4001", code == 4001, code)
+                check(f"{how}: close 4001", code == 4001, code)
 
     async def submit(self, socket):
         """task.submit without a session."""
@@ -159,7 +162,16 @@ class Client:
         await socket.send("task.submit", mode="session", profile_id=self.profile, session_id=session, prompt="/recall")
         frames = await socket.until(*ENDS)
         check("task.submit with a session goes on in it", result(frames) == "me" and well_ended(frames, session), frames)
-        return session
+
+        # The same body by REST, with the same credential: what comes of it comes here.
+        body = {"mode": "session", "profile_id": self.profile, "session_id": session, "prompt": "/say by REST"}
+        rest = self.url.replace("ws", "http", 1).replace("/v1/stream", "/v1/tasks")
+        headers = {"Authorization": f"Bearer {self.token}", "Content-Type": "application/json"}
+        post = urllib.request.Request(rest, json.dumps(body).encode(), headers)
+        with urllib.request.urlopen(post, timeout=PATIENCE) as response:
+            check("POST /v1/tasks takes the same", response.status in (200, 201, 202), response.status)
+        frames = await socket.until(*ENDS)
+        check("and streams to the socket", result(frames) == "by REST" and well_ended(frames, session), frames)
 
     async def start(self, socket):
         """session.start, then turns; all frames of the session, as they came."""

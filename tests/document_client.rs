@@ -1,6 +1,8 @@
 //! The document's own client (`document_client.py`) against the real program, on both databases and both
 //! runtimes.
 
+#![allow(clippy::unwrap_used, reason = "a test that can't go on fails")]
+
 #[path = "support/containers.rs"]
 mod containers;
 #[path = "support/database.rs"]

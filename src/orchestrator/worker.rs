@@ -26,7 +26,7 @@ use crate::journal::{Effect, IdempotencyKey, JournalClosed, NewSession, NewTask,
 use crate::protocol::reply::raw_json;
 use crate::protocol::{Answer, Event, Submit};
 use crate::runtime::pool::{Lease, PoolError};
-use crate::runtime::{Exit, Signal};
+use crate::runtime::{Exit, RuntimeError, Signal};
 use crate::store::TaskRecord;
 
 /// What is asked of a session.
@@ -392,7 +392,7 @@ impl Worker {
         let Some((task, slot)) = self.starting.take() else { return Ok(()) };
         let Some(occupant) = self.seat.occupant() else { return Ok(()) };
         if !occupant.set_busy() {
-            // Its place was given away a moment ago: start another.
+            // It ended or its place was given away, a moment ago: start another.
             self.starting = Some((task, slot));
             self.seat.clear().await;
             return Ok(());
@@ -667,6 +667,13 @@ impl Worker {
             SeatEvent::Stdout(bytes) => self.read(bytes).await,
             SeatEvent::Exit(exit) => self.on_exit(exit).await,
             SeatEvent::Deaf(error) => {
+                let ending = match self.seat.occupant() {
+                    Some(occupant) if matches!(error, RuntimeError::Gone) => occupant.is_ending().await,
+                    _ => false,
+                };
+                if ending {
+                    return Ok(()); // Its exit comes next, and says why.
+                }
                 warn!(session.id = %self.session.id(), %error, "The agent of session `{}` takes no input: {error}", self.session.id());
                 match &self.run {
                     Some(run) if run.stopping().is_some() => Ok(()), // Its deadline comes.

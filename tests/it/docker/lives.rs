@@ -32,7 +32,7 @@ async fn each_session_has_a_container_of_its_own_that_docker_ps_knows_by_its_nam
     let docked = Docked::start().await;
     let mut client = docked.gateway.client("alice").await;
     let one = started(&mut client).await;
-    assert_eq!(docked.containers.up().await, [one.name.clone()], "it is up when the session is ready");
+    assert_eq!(docked.containers.up().await, [one.name.as_str()], "it is up when the session is ready");
     let other = started(&mut client).await;
     let mut both = [one.name.clone(), other.name.clone()];
     both.sort_unstable();
@@ -207,8 +207,10 @@ async fn a_container_that_somebody_removes_fails_its_task_and_the_next_turn_has_
     let frames = client.until_task_end().await;
     assert!(error(&frames).starts_with("Container "), "{frames:?}");
     assert_eq!(said(&client.turn(&session.session, "/recall").await), "me");
-    // An idle one: nothing fails.
+    // An idle one: nothing fails, once it is known.
     docker(&["rm", "-f", &session.name]).await.unwrap();
+    let pool = docked.gateway.app().shared().orchestrator.pool();
+    eventually("the gateway knows", async || pool.stats().idle == 0).await;
     assert_eq!(said(&client.turn(&session.session, "/recall").await), "me");
     check_history(&replay(&mut client, &session.session).await);
     docked.stop().await;

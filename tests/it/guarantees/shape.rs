@@ -13,6 +13,8 @@ async fn g4_every_task_ends_once_and_nothing_of_it_follows() {
         let mut client = gateway.client("alice").await;
         let ready = client.start_session().await;
         let session = text(&ready, "session_id");
+        let mut viewer = gateway.client("alice").await;
+        replay(&mut viewer, &session).await;
         let prompts = [
             ("/say done", "completed"),
             ("/continue 2\n/say done", "completed"),
@@ -30,7 +32,8 @@ async fn g4_every_task_ends_once_and_nothing_of_it_follows() {
             let status = client.request(json!({"type": "task.cancel", "task_id": waiting})).await;
             if ends == "cancelled" {
                 assert_eq!(status["status"], "cancelled");
-                client.until(|frame| frame["type"] == "task:token" || frame["type"] == "task:tool_use").await;
+                let works = |frame: &serde_json::Value| frame["type"] == "task:token" || frame["type"] == "task:tool_use";
+                viewer.until(|frame| frame["task_id"] == task.as_str() && works(frame)).await;
                 client.send(json!({"type": "task.cancel", "task_id": task})).await;
             }
             let is_end = |kind: &serde_json::Value| kind == "task:done" || kind == "task:failed";

@@ -424,9 +424,7 @@ impl Worker {
             Command::Submit { task, user, submit, key, reply } => self.accept(task, user, *submit, key, reply).await?,
             Command::Ready { reply } => {
                 if self.status == SessionStatus::Closed || self.ending.is_some() {
-                    let ready = self.was_ready();
-                    let receipt = self.publish(None, &[], Vec::new()).await?;
-                    let _ = reply.send(ready.map(|ready| (ready, receipt)));
+                    self.was_ready(reply).await?;
                 } else {
                     self.ready.push(reply);
                     // At once, also while the agent is at work.
@@ -444,14 +442,21 @@ impl Worker {
         Ok(())
     }
 
-    /// The box that a closed session lived in.
-    fn was_ready(&self) -> Result<Ready, Refusal> {
-        let container_id = self.container.ok_or_else(|| Refusal::NoContainer("it never came up".to_owned()))?;
-        Ok(Ready {
+    /// Names the box that a closed session lived in, if it ever had one.
+    async fn was_ready(&mut self, reply: Reply<(Ready, Receipt)>) -> Result<(), Lost> {
+        let Some(container_id) = self.container else {
+            self.ready.push(reply);
+            self.refuse_ready("it never came up");
+            return Ok(());
+        };
+        let ready = Ready {
             container_id,
             container_name: crate::runtime::container_name(container_id),
             profile_id: self.profile_id.clone(),
-        })
+        };
+        let receipt = self.publish(None, &[], Vec::new()).await?;
+        let _ = reply.send(Ok((ready, receipt)));
+        Ok(())
     }
 
     async fn accept(

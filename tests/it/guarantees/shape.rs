@@ -27,17 +27,19 @@ async fn g4_every_task_ends_once_and_nothing_of_it_follows() {
         ];
         for (prompt, ends) in prompts {
             let task = text(&client.queue(&session, prompt).await, "task_id");
+            let mine = |frame: &serde_json::Value| frame["task_id"] == task.as_str();
             // Beside the one at work, one that is cancelled while it waits.
             let waiting = text(&client.queue(&session, "/say never").await, "task_id");
             let status = client.request(json!({"type": "task.cancel", "task_id": waiting})).await;
             if ends == "cancelled" {
                 assert_eq!(status["status"], "cancelled");
-                let works = |frame: &serde_json::Value| frame["type"] == "task:token" || frame["type"] == "task:tool_use";
-                viewer.until(|frame| frame["task_id"] == task.as_str() && works(frame)).await;
+                let works =
+                    |frame: &serde_json::Value| frame["type"] == "task:token" || frame["type"] == "task:tool_use";
+                viewer.until(|frame| mine(frame) && works(frame)).await;
                 client.send(json!({"type": "task.cancel", "task_id": task})).await;
             }
             let is_end = |kind: &serde_json::Value| kind == "task:done" || kind == "task:failed";
-            let end = client.until(|frame| is_end(&frame["type"]) && frame["task_id"] == task.as_str()).await;
+            let end = viewer.until(|frame| is_end(&frame["type"]) && mine(frame)).await;
             let end = end.last().unwrap();
             let status = if end["type"] == "task:failed" { "failed" } else { end["status"].as_str().unwrap() };
             assert_eq!(status, ends, "{prompt}");

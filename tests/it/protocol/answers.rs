@@ -34,7 +34,10 @@ async fn a_question_is_a_tool_use_that_its_answer_closes() {
             client.until_task_end().await;
             frames = replay(&mut client, &session).await;
         }
-        let about: Vec<_> = types(&frames).into_iter().filter(|kind| kind.starts_with("task:tool") || kind.ends_with("user") || *kind == "task:answered").collect();
+        let about: Vec<_> = types(&frames)
+            .into_iter()
+            .filter(|kind| kind.starts_with("task:tool") || kind.ends_with("user") || *kind == "task:answered")
+            .collect();
         assert_eq!(about, ["task:tool_use", "task:ask_user", "task:answered", "task:tool_result"]);
         let used = only(&frames, "task:tool_use");
         assert_eq!((&used["tool"], &used["input"]["questions"]), (&json!("AskUserQuestion"), &questions));

@@ -131,7 +131,10 @@ async fn an_agent_that_ends_without_a_word_fails_its_task() {
         .await;
         let mut client = gateway.client("alice").await;
         let frames = client.run("hello").await;
-        assert_eq!((&last(&frames)["type"], &last(&frames)["error"]), (&json!("task:failed"), &json!("Container exited 0")));
+        assert_eq!(
+            (&last(&frames)["type"], &last(&frames)["error"]),
+            (&json!("task:failed"), &json!("Container exited 0"))
+        );
         let session = text(&frames[0], "session_id");
         assert_eq!(client.turn(&session, "again").await.last().unwrap()["type"], "task:failed");
         gateway.stop().await;

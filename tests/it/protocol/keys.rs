@@ -117,7 +117,8 @@ async fn the_same_key_from_many_connections_at_once_runs_once() {
             clients.push(gateway.client("alice").await);
         }
         let submit = json!({"type": "task.submit", "prompt": "/say once", "idempotency_key": "key"});
-        let replies = futures_util::future::join_all(clients.iter_mut().map(|client| client.request(submit.clone()))).await;
+        let replies =
+            futures_util::future::join_all(clients.iter_mut().map(|client| client.request(submit.clone()))).await;
         for reply in &replies {
             assert_eq!((&reply["type"], &reply["task_id"]), (&json!("session.ready"), &replies[0]["task_id"]));
         }

@@ -60,15 +60,32 @@ async fn frames_have_the_fields_of_the_document() {
             (
                 "turn.done",
                 &[
-                    "session_id", "task_id", "result_text", "input_tokens", "output_tokens", "cost_usd", "cost_known",
-                    "num_turns", "duration_ms", "stop_reason", "seq", "ts",
+                    "session_id",
+                    "task_id",
+                    "result_text",
+                    "input_tokens",
+                    "output_tokens",
+                    "cost_usd",
+                    "cost_known",
+                    "num_turns",
+                    "duration_ms",
+                    "stop_reason",
+                    "seq",
+                    "ts",
                 ],
             ),
             ("task:done", &["session_id", "task_id", "status", "seq", "ts"]),
             (
                 "task:failed",
                 &[
-                    "session_id", "task_id", "error", "retryable", "input_tokens", "output_tokens", "cost_usd", "seq",
+                    "session_id",
+                    "task_id",
+                    "error",
+                    "retryable",
+                    "input_tokens",
+                    "output_tokens",
+                    "cost_usd",
+                    "seq",
                     "ts",
                 ],
             ),
@@ -157,11 +174,8 @@ async fn a_pong_tells_the_last_event_sent_of_each_session_that_is_followed() {
     on_both(|database| async {
         let gateway = TestGateway::start(database).await;
         for extended in [true, false] {
-            let mut client = if extended {
-                gateway.client("alice").await
-            } else {
-                gateway.document_client("alice").await
-            };
+            let mut client =
+                if extended { gateway.client("alice").await } else { gateway.document_client("alice").await };
             assert_eq!(client.settle().await[0]["sessions"], json!({}));
             let one = text(&client.start_session().await, "session_id");
             assert_eq!(client.place_in(&one).await, 0);

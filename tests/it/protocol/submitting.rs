@@ -125,8 +125,10 @@ async fn a_profile_must_exist_and_be_the_sessions_own() {
         let ready = client.request(json!({"type": "session.start", "profile_id": "prof_other"})).await;
         assert_eq!(ready["profile_id"], "prof_other");
         let session = text(&ready, "session_id");
-        let turn = |profile| json!({"type": "session.turn", "session_id": session, "profile_id": profile,
-                                    "prompt": "/say x"});
+        let turn = |profile| {
+            json!({"type": "session.turn", "session_id": session, "profile_id": profile,
+                                    "prompt": "/say x"})
+        };
         assert_eq!(client.request(turn("prof_demo")).await["code"], "CONFLICT");
         assert_eq!(client.request(turn("prof_other")).await["type"], "ack");
         client.until_task_end().await;

@@ -19,7 +19,10 @@ async fn an_agent_at_its_turn_limit_is_continued_and_the_turn_ends_once() {
             .collect();
         assert_eq!(continuing, [(json!(1), json!(20)), (json!(2), json!(20))]);
         let done = only(&frames, "turn.done");
-        assert_eq!((&done["input_tokens"], &done["output_tokens"], &done["cost_usd"]), (&json!(11), &json!(7), &json!(0.75)));
+        assert_eq!(
+            (&done["input_tokens"], &done["output_tokens"], &done["cost_usd"]),
+            (&json!(11), &json!(7), &json!(0.75))
+        );
         assert_eq!((&done["cost_known"], &done["stop_reason"]), (&json!(true), &json!("end_turn")));
         assert_eq!(done["num_turns"], 3, "one model call per leg");
         assert!(done["duration_ms"].is_u64());
@@ -121,7 +124,10 @@ async fn usage_is_always_numbers_and_says_when_the_cost_is_not_known() {
         assert_eq!((&done["output_tokens"], &done["cost_known"]), (&json!(3), &json!(true)));
         let frames = client.run("/usage 5 6 0.5\n/fail").await;
         let failed = last(&frames);
-        assert_eq!((&failed["input_tokens"], &failed["output_tokens"], &failed["cost_usd"]), (&json!(5), &json!(6), &json!(0.5)));
+        assert_eq!(
+            (&failed["input_tokens"], &failed["output_tokens"], &failed["cost_usd"]),
+            (&json!(5), &json!(6), &json!(0.5))
+        );
         gateway.stop().await;
     })
     .await;

@@ -57,12 +57,20 @@ async fn g2_clients_that_come_and_go_miss_nothing_and_see_nothing_twice() {
         let token = gateway.token("alice", None).await;
         client.queue(&session, "/tokens 2000 1\n/tool echo x\n/tokens 2000").await;
         let (mut extended, mut document) = tokio::join!(
-            futures_util::future::join_all(
-                (1..5).map(|number| flap(&gateway, &token, true, &session, Dice(number * 7_919)))
-            ),
-            futures_util::future::join_all(
-                (1..5).map(|number| flap(&gateway, &token, false, &session, Dice(number * 104_729)))
-            ),
+            futures_util::future::join_all((1..5).map(|number| flap(
+                &gateway,
+                &token,
+                true,
+                &session,
+                Dice(number * 7_919)
+            ))),
+            futures_util::future::join_all((1..5).map(|number| flap(
+                &gateway,
+                &token,
+                false,
+                &session,
+                Dice(number * 104_729)
+            ))),
         );
         let history: Vec<_> = by_seq(&mut client, &session).await.into_iter().collect();
         for seen in extended.drain(..) {

@@ -86,7 +86,9 @@ async fn g5_every_tool_use_has_exactly_one_result() {
         let gateway = TestGateway::start(database).await;
         let mut client = gateway.client("alice").await;
         let session = text(&client.start_session().await, "session_id");
-        for prompt in ["/tool echo hello\n/tool exit 3", "/parallel sleep 0.1 && echo b", "/big 100", "/garbage\n/twice"] {
+        for prompt in
+            ["/tool echo hello\n/tool exit 3", "/parallel sleep 0.1 && echo b", "/big 100", "/garbage\n/twice"]
+        {
             assert_eq!(client.turn(&session, prompt).await.last().unwrap()["status"], "completed", "{prompt}");
         }
         client.send(json!({"type": "session.turn", "session_id": session, "prompt": "/ask Which? | A"})).await;

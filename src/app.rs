@@ -36,12 +36,15 @@ use crate::store::Store;
 /// How long open sockets get to close before the runs are waited for.
 const SOCKET_GRACE: Duration = Duration::from_secs(4);
 
+/// How long agents get to go.
+const POOL_GRACE: Duration = Duration::from_secs(5);
 /// How long the journal gets to commit what it holds.
 const JOURNAL_GRACE: Duration = Duration::from_secs(4);
 
 /// A running gateway.
 pub struct App {
     address: SocketAddr,
+    public_url: String,
     first_token: Option<ApiToken>,
     shared: Arc<Shared>,
     database: Database,
@@ -54,20 +57,28 @@ pub struct App {
 }
 
 impl App {
-    /// Builds and starts a gateway. It listens only after the migrations, and returns when it does.
-    pub async fn start(config: Config) -> anyhow::Result<Self> {
+    /// Builds and starts a gateway. It listens only after the migrations, answers only when all is
+    /// there, and returns when it does.
+    pub async fn start(mut config: Config) -> anyhow::Result<Self> {
         let clock = Arc::new(Clock::default());
         let data_dir = make_data_dir(&config.data_dir)?;
         let node = Node::take(&data_dir)?;
         let database =
             Database::connect(&config.database_url(), config.database.max_connections).await.with_context(|| {
                 format!(
-                    "can't open the database {}; is it running, and is `database.url` right?",
+                    "can't open the database {} — is it running, and is `database.url` right?",
                     config.database_name()
                 )
             })?;
         let store = Store::new(database.clone());
         let instance = store.setting("instance_id", &Uuid::now_v7().simple().to_string()).await?;
+        // Before anything is started that would have to be stopped again; who comes early waits. From now on
+        // `listen` holds the port that was bound, for the links that clients get.
+        let listener = TcpListener::bind(config.listen).await.map_err(|error| {
+            anyhow!("can't listen on {}: {error} — free the port, or set another `listen`", config.listen)
+        })?;
+        let address = listener.local_addr()?;
+        config.listen = address;
 
         let tokens = ApiTokens::new(database.clone(), Arc::clone(&clock));
         // For the owner of this machine, who can reach it; elsewhere operators make tokens themselves.
@@ -77,7 +88,8 @@ impl App {
         let authenticator =
             Authenticator::connect(&config.auth, &public_url, &database, tokens, Arc::clone(&clock)).await?;
         let signer = SignedLinks::open(&database, &config.auth.link_secret).await?;
-        let links = Links::new(signer, public_url, Duration::from_secs(config.auth.link_seconds), Arc::clone(&clock));
+        let links =
+            Links::new(signer, public_url.clone(), Duration::from_secs(config.auth.link_seconds), Arc::clone(&clock));
 
         let profiles: BTreeMap<ProfileId, _> = config
             .profiles
@@ -120,10 +132,6 @@ impl App {
         let (house, days) = (orchestrator.clone(), config.retention_days);
         spawn(async move { house.keep_house(Duration::from_secs(days.saturating_mul(86_400))).await });
 
-        let listener = TcpListener::bind(config.listen).await.map_err(|error| {
-            anyhow!("can't listen on {}: {error}; free the port, or set another `listen`", config.listen)
-        })?;
-        let address = listener.local_addr()?;
         let shared = Arc::new(Shared {
             orchestrator,
             authenticator,
@@ -140,6 +148,7 @@ impl App {
         info!(%address, "Listening on {address}");
         Ok(Self {
             address,
+            public_url,
             first_token,
             shared,
             database,
@@ -157,6 +166,11 @@ impl App {
         self.address
     }
 
+    /// Its address as clients see it.
+    pub fn public_url(&self) -> &str {
+        &self.public_url
+    }
+
     /// The first token, for the owner of the machine; `None` when it was taken away.
     pub fn first_token(&self) -> Option<&ApiToken> {
         self.first_token.as_ref()
@@ -172,10 +186,20 @@ impl App {
     pub async fn shutdown(mut self) {
         self.stop_listening.cancel();
         self.shared.closing.cancel();
-        let _ = tokio::time::timeout(SOCKET_GRACE, &mut self.server).await;
-        self.shared.orchestrator.drain(self.drain.saturating_sub(SOCKET_GRACE + JOURNAL_GRACE)).await;
+        // The server does not wait for upgraded sockets: their permits tell when they are closed.
+        let sockets = async {
+            let _ = (&mut self.server).await; // However it ended, it has.
+            while self.shared.connections.count() > 0 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let _ = tokio::time::timeout(SOCKET_GRACE, sockets).await; // What is left is cut off.
+        self.shared.orchestrator.drain(self.drain.saturating_sub(SOCKET_GRACE + JOURNAL_GRACE + POOL_GRACE)).await;
         self.tracker.close();
-        self.shared.orchestrator.pool().shutdown(true).await;
+        let pool = self.shared.orchestrator.pool();
+        if tokio::time::timeout(POOL_GRACE, pool.shutdown(true)).await.is_err() {
+            error!("Some agents could not be stopped in time; the next start removes them");
+        }
         self.shared.orchestrator.hub().journal().close();
         if tokio::time::timeout(JOURNAL_GRACE, &mut self.writer).await.is_err() {
             error!("The journal can't commit: what was not acknowledged by now is lost");
@@ -188,12 +212,11 @@ impl App {
 /// Runs a gateway until SIGTERM or SIGINT, then drains it. A second signal stops at once.
 pub async fn serve(config: Config) -> anyhow::Result<()> {
     let mut signals = crate::shutdown::Signals::listen()?;
-    let public_url = config.public_url();
     let app = tokio::select! {
         app = App::start(config) => app?,
         () = signals.next() => return Ok(()),
     };
-    greet(&public_url, app.first_token());
+    greet(app.public_url(), app.first_token());
     signals.next().await;
     info!("Draining; a second signal stops at once");
     tokio::select! {
@@ -222,10 +245,16 @@ fn greet(public_url: &str, first_token: Option<&ApiToken>) {
 }
 
 async fn runtime(config: &Config, data_dir: &Path, instance: &str) -> anyhow::Result<Arc<dyn Runtime>> {
-    Ok(match config.runtime.kind {
-        RuntimeKind::Process => Arc::new(ProcessRuntime::new(data_dir, None)?),
-        RuntimeKind::Docker => Arc::new(DockerRuntime::connect(&config.runtime.docker, data_dir, instance).await?),
-    })
+    match config.runtime.kind {
+        RuntimeKind::Process => Ok(Arc::new(ProcessRuntime::new(data_dir, None)?)),
+        RuntimeKind::Docker => {
+            let runtime = DockerRuntime::connect(&config.runtime.docker, data_dir, instance).await?;
+            for (slug, profile) in &config.profiles {
+                runtime.find_image(&profile.image).await.with_context(|| format!("profile `{slug}`"))?;
+            }
+            Ok(Arc::new(runtime))
+        }
+    }
 }
 
 /// Runs a part that lives as long as the gateway; shutdown ends it.

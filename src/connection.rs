@@ -1,14 +1,16 @@
 //! One socket from upgrade to close.
 //!
-//! Used by `http::stream`, which upgrades and authenticates. Reader and writer are futures of one task,
-//! so they end together: `read` turns frames into requests and requests into replies, `attach` follows
-//! sessions, `write` puts everything on the wire, all that waits in one flush.
+//! Used by `http::stream`, which upgrades and authenticates. Reader, writer and watch are futures of one
+//! task, so they end together: `read` turns frames into requests and requests into replies, `attach` follows
+//! sessions, `write` puts everything on the wire, all that waits in one flush,
+//! `watch` ends what must end.
 
 mod attach;
 mod counted;
 mod flood;
 mod limit;
 mod read;
+mod watch;
 mod write;
 
 use std::sync::Arc;
@@ -24,6 +26,7 @@ use tracing::{debug, info};
 
 pub use attach::{Attachment, Viewer};
 pub use counted::{CountedListener, Peer};
+use limit::Followed;
 pub use limit::{Connections, Permit, TooMany};
 pub use read::Outgoing;
 
@@ -85,11 +88,15 @@ pub async fn serve(shared: Arc<Shared>, socket: WebSocket, client: Client) {
     debug!(%user, extended = client.extended, "A client of `{user}` is connected");
 
     let viewer = Viewer { extended: client.extended, is_admin: client.principal.is_admin };
-    let mut writer = write::Writer::new(Arc::clone(&shared), viewer, Arc::clone(&client.written), queue);
-    let mut reader = read::Reader::new(Arc::clone(&shared), client, outbox);
+    let followed = Followed::default();
+    let watch = watch::watch(Arc::clone(&shared), client.principal.clone(), client.credential.clone(), outbox.clone());
+    let mut writer =
+        write::Writer::new(Arc::clone(&shared), viewer, Arc::clone(&client.written), queue, followed.clone());
+    let mut reader = read::Reader::new(Arc::clone(&shared), client, outbox, followed);
     let end = tokio::select! {
         end = reader.run(&mut stream) => end,
         end = writer.run(&mut sink) => end,
+        end = watch => end,
     };
     if let End::Close(code) = end {
         info!(%user, code = code.code(), "A connection of `{user}` is closed: {}", code.word());
@@ -116,7 +123,7 @@ pub async fn refuse(mut socket: WebSocket, error: ErrorFrame, code: CloseCode) {
 }
 
 fn close_message(code: CloseCode) -> Message {
-    // Half of it is jitter, so that a thousand clients don't come back in the same moment.
+    // Between half and one and a half of it, so that a thousand clients don't come back at once.
     let wait = code.retry_after_ms().map(|wait| wait / 2 + rand::random_range(0..=wait));
     Message::Close(Some(CloseFrame { code: code.code(), reason: code.reason(wait).into() }))
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{PgPool, Postgres, Sqlite, SqlitePool};
+use sqlx::{ConnectOptions as _, PgPool, Postgres, Sqlite, SqlitePool};
 
 /// How long one statement may take, waiting for its reply included.
 pub const STATEMENT_DEADLINE: Duration = Duration::from_secs(8);
@@ -64,6 +64,19 @@ pub enum Transaction {
     Postgres(sqlx::Transaction<'static, Postgres>),
     /// On `SQLite`, from its start the only writer.
     Sqlite(sqlx::Transaction<'static, Sqlite>),
+}
+
+/// Why Postgres can't be reached. The pool tries again until its time is over and then only says that;
+/// one more connection says what is wrong.
+async fn reason(error: sqlx::Error, options: &PgConnectOptions) -> DatabaseError {
+    if !matches!(error, sqlx::Error::PoolTimedOut) {
+        return error.into();
+    }
+    match tokio::time::timeout(ACQUIRE_DEADLINE, options.connect()).await {
+        Ok(Err(reason)) => reason.into(),
+        // It came up a moment too late, or does not answer.
+        Ok(Ok(_)) | Err(_) => DatabaseError::TimedOut,
+    }
 }
 
 /// Runs a statement on a [`Connection`] or [`Transaction`]: the number of rows it touched.
@@ -164,12 +177,11 @@ impl Database {
             Self::connect_sqlite(url).await?
         } else {
             let options = PgConnectOptions::from_str(url)?.application_name("streamgate");
-            let pool = PgPoolOptions::new()
-                .max_connections(max_connections)
-                .acquire_timeout(ACQUIRE_DEADLINE)
-                .connect_with(options)
-                .await?;
-            Self::Postgres(pool)
+            let pool = PgPoolOptions::new().max_connections(max_connections).acquire_timeout(ACQUIRE_DEADLINE);
+            match pool.connect_with(options.clone()).await {
+                Ok(pool) => Self::Postgres(pool),
+                Err(error) => return Err(reason(error, &options).await),
+            }
         };
         match &database {
             Self::Postgres(pool) => sqlx::migrate!("migrations/postgres").run(pool).await,

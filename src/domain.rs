@@ -323,6 +323,11 @@ word_enum!(
     }
 );
 
+/// The most tokens that are counted: what agents claim must fit every database, summed over a life.
+const MOST_TOKENS: u64 = 1_000_000_000_000;
+/// The most US dollars that are counted.
+const MOST_USD: f64 = 1e9;
+
 /// What an agent used. Tokens are counts; cost is in US dollars.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Usage {
@@ -336,9 +341,10 @@ pub struct Usage {
 
 impl std::ops::AddAssign for Usage {
     fn add_assign(&mut self, other: Self) {
-        self.input_tokens = self.input_tokens.saturating_add(other.input_tokens);
-        self.output_tokens = self.output_tokens.saturating_add(other.output_tokens);
-        self.cost_usd += other.cost_usd;
+        self.input_tokens = self.input_tokens.saturating_add(other.input_tokens).min(MOST_TOKENS);
+        self.output_tokens = self.output_tokens.saturating_add(other.output_tokens).min(MOST_TOKENS);
+        // What is no amount, or less than nothing, counts as nothing.
+        self.cost_usd = (self.cost_usd + other.cost_usd.max(0.0)).min(MOST_USD);
     }
 }
 

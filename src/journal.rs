@@ -31,6 +31,10 @@ use crate::protocol::{FrameText, StoredEvent};
 const INBOX: usize = 4_096;
 /// How many appends one transaction takes at most.
 const GROUP: usize = 1_024;
+/// How many bytes of frames it takes at most, unless the first append alone has more.
+const GROUP_BYTES: usize = 8 << 20;
+/// How many events it takes at most, unless the first append alone has more.
+const GROUP_FRAMES: usize = 20_000;
 /// How long the writer waits for company when commits follow each other closely (measured: 0.8 ms
 /// added at the median, a quarter of the database's work).
 const LINGER: Duration = Duration::from_millis(1);
@@ -56,7 +60,7 @@ pub struct Append {
     pub after: Seq,
     /// Events, numbered without gaps from the one after that. May be none.
     pub frames: Vec<StoredEvent>,
-    /// What changes with them. Each can be repeated harmlessly.
+    /// What changes with them.
     pub effects: Vec<Effect>,
     /// Where the events are shown once committed.
     pub tail: Arc<Tail>,
@@ -195,28 +199,28 @@ struct Writer {
 
 impl Writer {
     async fn run(mut self) {
-        let mut waiting = Vec::new();
+        let mut waiting = VecDeque::new();
         let mut last_commit = Instant::now();
         loop {
-            let taken = tokio::select! {
-                taken = self.appends.recv_many(&mut waiting, GROUP) => taken,
-                () = self.closing.cancelled(), if !self.appends.is_closed() => {
-                    self.appends.close();
-                    continue;
+            if waiting.is_empty() {
+                let mut taken = Vec::new();
+                tokio::select! {
+                    count = self.appends.recv_many(&mut taken, GROUP) => if count == 0 {
+                        return;
+                    },
+                    () = self.closing.cancelled(), if !self.appends.is_closed() => self.appends.close(),
                 }
-            };
-            if taken == 0 {
-                return;
+                waiting.extend(taken);
             }
             if last_commit.elapsed() < LINGER {
                 tokio::time::sleep_until(last_commit + LINGER).await;
-                while waiting.len() < GROUP
-                    && let Ok(append) = self.appends.try_recv()
-                {
-                    waiting.push(append);
-                }
             }
-            self.settle(std::mem::take(&mut waiting)).await;
+            while waiting.len() < GROUP
+                && let Ok(append) = self.appends.try_recv()
+            {
+                waiting.push_back(append);
+            }
+            self.settle(take_group(&mut waiting)).await;
             last_commit = Instant::now();
         }
     }
@@ -225,10 +229,16 @@ impl Writer {
     async fn settle(&self, mut group: Vec<Append>) {
         let mut tries = 0;
         while !group.is_empty() {
-            match group::commit(&self.database, &group).await {
-                Ok(()) => {
-                    self.note_available(true);
-                    group.drain(..).for_each(show);
+            let result = group::commit(&self.database, &group).await;
+            self.note_available(!matches!(result, Err(group::Refusal::Unavailable(_))));
+            match result {
+                Ok(()) => group.drain(..).for_each(show),
+                Err(group::Refusal::Unavailable(DatabaseError::TimedOut)) if group.len() > 1 => {
+                    warn!("A group of {} appends took too long; each session's is tried alone", group.len());
+                    for alone in split_by_session(group) {
+                        Box::pin(self.settle(alone)).await;
+                    }
+                    return;
                 }
                 Err(group::Refusal::Session { session, error }) => {
                     warn!(%session, %error, "An append of session `{session}` was refused: {error}");
@@ -251,7 +261,6 @@ impl Writer {
                     group = fail_session(group, session, AppendError::Rejected);
                 }
                 Err(group::Refusal::Unavailable(error)) => {
-                    self.note_available(false);
                     if tries == 0 {
                         error!(%error, "The journal can't commit; {} appends wait and are tried again", group.len());
                     }
@@ -267,6 +276,20 @@ impl Writer {
             info!("The journal commits again");
         }
     }
+}
+
+/// As many of those that wait, in order, as one transaction takes; at least one.
+fn take_group(waiting: &mut VecDeque<Append>) -> Vec<Append> {
+    let (mut bytes, mut frames, mut appends) = (0, 0, 0);
+    for append in &*waiting {
+        bytes += append.frames.iter().map(|frame| frame.frame.len()).sum::<usize>();
+        frames += append.frames.len();
+        if appends > 0 && (bytes > GROUP_BYTES || frames > GROUP_FRAMES) {
+            break;
+        }
+        appends += 1;
+    }
+    waiting.drain(..appends).collect()
 }
 
 fn show(append: Append) {

@@ -243,9 +243,14 @@ fn usage(error: &clap::Error) -> String {
 fn with_causes(error: &anyhow::Error) -> String {
     let top = error.to_string();
     let (what, mend) = top.split_once(" — ").unwrap_or((&top, ""));
-    let why: Vec<String> = error.chain().skip(1).map(ToString::to_string).collect();
-    let separator = if mend.is_empty() { "" } else { " — " };
-    format!("{}{separator}{mend}", [&[what.to_owned()], why.as_slice()].concat().join(": "))
+    let mut line = what.to_owned();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        // Many an error repeats its cause.
+        if !line.ends_with(&cause) {
+            line = format!("{line}: {cause}");
+        }
+    }
+    if mend.is_empty() { line } else { format!("{line} — {mend}") }
 }
 
 fn fail(error: &str) -> ExitCode {

@@ -49,6 +49,13 @@ const INBOX: usize = 64;
 /// How long a claimed session stays this gateway's without a sign of life.
 pub const LEASE: Duration = Duration::from_secs(15);
 
+/// How long after a session was lost it is taken up again.
+const TAKE_UP_AFTER: Duration = Duration::from_secs(1);
+/// How long between two looks for a commit that is on its way.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// How long workers get to end once they must.
+const HARD_GRACE: Duration = Duration::from_secs(3);
+
 /// What the orchestrator is made of. Built by `app`.
 pub struct Parts {
     /// Who writes and who follows.
@@ -167,8 +174,11 @@ impl Orchestrator {
 
         let body_hash = hash(&submit);
         let key_lock = match &submit.idempotency_key {
-            Some(key) => Some(self.parts.keys.lock(&who.user, key).await),
             None => None,
+            Some(key) => match self.parts.keys.try_lock(&who.user, key) {
+                Some(lock) => Some(lock),
+                None => return Ok(self.clone().submit_later(who.clone(), submit)),
+            },
         };
         if let Some(earlier) = self.earlier(&who.user, &submit, &body_hash).await? {
             return Ok(Box::pin(std::future::ready(Ok(earlier))));
@@ -189,16 +199,33 @@ impl Orchestrator {
         self.deliver(session_id, origin, command)?;
 
         let this = self.clone();
-        Ok(Box::pin(async move {
-            let _key_lock = key_lock; // Until the key is in the database for the next one to see.
-            let Accepted { position, prompt_seq, created_at, receipt } = answered(answer).await?;
-            if receipt.committed().await.is_err() {
-                // Another gateway may have taken the same key meanwhile.
-                return this.earlier(&user, &submit, &body_hash).await?.ok_or(Refusal::Interrupted);
+        let (told, outcome) = oneshot::channel();
+        // A task of its own: its client may go, but the key stays locked until the next one can see it in
+        // the database. Not tracked: a drain must not wait for the database.
+        tokio::spawn(async move {
+            let submitted = async {
+                let Accepted { position, prompt_seq, created_at, receipt } = answered(answer).await?;
+                if receipt.committed().await.is_err() {
+                    // Another gateway may have taken the same key meanwhile.
+                    return this.earlier(&user, &submit, &body_hash).await?.ok_or(Refusal::Interrupted);
+                }
+                let follow_after = Seq(prompt_seq.0.saturating_sub(1));
+                Ok(Submitted { session_id, task_id, position, follow_after, created_at, creates_session })
+            };
+            let _ = told.send(submitted.await); // Its client may be gone.
+            drop(key_lock);
+        });
+        Ok(Box::pin(async { outcome.await.unwrap_or(Err(Refusal::Interrupted)) }))
+    }
+
+    /// Submits once another submit with the same key is through.
+    fn submit_later(self, who: Principal, submit: Submit) -> BoxFuture<'static, Result<Submitted, Refusal>> {
+        Box::pin(async move {
+            if let Some(key) = &submit.idempotency_key {
+                drop(self.parts.keys.lock(&who.user, key).await);
             }
-            let follow_after = Seq(prompt_seq.0.saturating_sub(1));
-            Ok(Submitted { session_id, task_id, position, follow_after, created_at, creates_session })
-        }))
+            self.submit(&who, submit).await?.await
+        })
     }
 
     /// What a submit under the same key led to, if there was one.
@@ -264,11 +291,13 @@ impl Orchestrator {
             }
             let (reply, answer) = oneshot::channel();
             self.deliver(task.session, Origin::Existing, Command::Cancel { task: id, reply })?;
-            // Without a state the task ended while the command was on its way: look again.
+            // Without a state the task ended while the command was on its way: look again when its end
+            // has had the time to commit.
             if let Some((state, receipt)) = answered(answer).await? {
                 receipt.committed().await.map_err(|_| Refusal::Interrupted)?;
                 return Ok((task.session, state));
             }
+            tokio::time::sleep(LOOK_AGAIN).await;
         }
     }
 
@@ -418,6 +447,19 @@ impl Orchestrator {
         Ok(())
     }
 
+    /// Takes up a session that was lost, after a while.
+    fn take_up_again(self, session: SessionId) -> BoxFuture<'static, ()> {
+        Box::pin(async move {
+            tokio::select! {
+                () = tokio::time::sleep(TAKE_UP_AFTER) => (),
+                () = self.parts.soft.cancelled() => return,
+            }
+            if let Err(refusal) = self.deliver(session, Origin::Existing, Command::TakeUp) {
+                warn!(session.id = %session, "Session `{session}` could not be taken up: {refusal}");
+            }
+        })
+    }
+
     /// Renews this gateway's leases until shutdown.
     pub async fn keep_leases(&self) {
         let mut ticks = tokio::time::interval(LEASE / 3);
@@ -460,15 +502,19 @@ impl Orchestrator {
         let before = Timestamp(now.0.saturating_sub(i64::try_from(retention.as_millis()).unwrap_or(i64::MAX)));
         loop {
             let expired = self.parts.store.expired(before, BATCH).await?;
+            let mut erased = 0;
             for (session, container) in &expired {
                 if let Some(container) = container
                     && let Err(error) = self.parts.pool.erase(*container).await
                 {
+                    // Its row stays, so that the files are not forgotten: next hour.
                     warn!(session.id = %session, %error, "The files of session `{session}` could not be erased: {error}");
+                    continue;
                 }
+                erased += 1;
                 self.parts.store.erase(*session).await?;
             }
-            if expired.len() < BATCH as usize {
+            if erased < BATCH as usize {
                 return Ok(());
             }
         }
@@ -480,7 +526,9 @@ impl Orchestrator {
         self.parts.tracker.close();
         if tokio::time::timeout(grace, self.parts.tracker.wait()).await.is_err() {
             self.parts.hard.cancel();
-            self.parts.tracker.wait().await;
+            if tokio::time::timeout(HARD_GRACE, self.parts.tracker.wait()).await.is_err() {
+                warn!("Some sessions did not end in time");
+            }
         }
         self.parts.hard.cancel();
     }
@@ -504,8 +552,7 @@ impl Orchestrator {
         // A new inbox has room for its first command.
         let _ = inbox.try_send(command);
         workers.insert(session, inbox);
-        let (parts, workers) = (Arc::clone(&self.parts), Arc::clone(&self.workers));
-        self.parts.tracker.spawn(Worker::run(parts, workers, session, origin, commands));
+        self.parts.tracker.spawn(Worker::run(self.clone(), session, origin, commands));
         Ok(())
     }
 

@@ -7,11 +7,14 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::Shared;
+use crate::database::DatabaseError;
 use crate::domain::{Audience, Seq, SessionId};
 use crate::hub::Subscription;
 use crate::protocol::link::fill_links;
 use crate::protocol::{FrameText, RequestId, ServerFrame, StoredEvent};
 
+/// How the frame of a session's last event begins.
+const SESSION_CLOSED: &str = r#"{"type":"session.closed""#;
 /// How long to wait before the journal is asked again after it did not answer.
 const RETRY: Duration = Duration::from_millis(500);
 
@@ -40,6 +43,10 @@ pub struct Attachment {
     session: SessionId,
     subscription: Subscription,
     stage: Stage,
+    /// What says that a replay begins, and answers its request: sent at once, whatever comes of it.
+    announcement: Option<FrameText>,
+    /// Whether the session's last event has been read: nothing follows it.
+    ended: bool,
     /// Events that were read along with the history but follow its end.
     held: Vec<StoredEvent>,
     /// Cancelled when the client follows the session anew, or no more.
@@ -47,8 +54,6 @@ pub struct Attachment {
 }
 
 enum Stage {
-    /// The replay is to be announced.
-    Announce { request_id: Option<RequestId>, until: Seq },
     /// History goes out, up to the head at the time of the resume (G3).
     Replay { until: Seq, count: u64 },
     /// Events go out as they are committed.
@@ -65,7 +70,14 @@ pub(super) struct Batch {
 impl Attachment {
     /// Replays what follows the cursor up to `until`, between its marks, then goes live.
     pub fn replay(session: SessionId, subscription: Subscription, until: Seq, request_id: Option<RequestId>) -> Self {
-        Self::new(session, subscription, Stage::Announce { request_id, until })
+        let start = ServerFrame::ReplayStart {
+            request_id,
+            session_id: session,
+            after_seq: subscription.cursor(),
+            last_seq: until,
+        };
+        let stage = Stage::Replay { until, count: 0 };
+        Self { announcement: Some(start.encode()), ..Self::new(session, subscription, stage) }
     }
 
     /// Goes live from the cursor, without marks.
@@ -74,7 +86,25 @@ impl Attachment {
     }
 
     fn new(session: SessionId, subscription: Subscription, stage: Stage) -> Self {
-        Self { session, subscription, stage, held: Vec::new(), stop: CancellationToken::new() }
+        Self {
+            session,
+            subscription,
+            stage,
+            announcement: None,
+            ended: false,
+            held: Vec::new(),
+            stop: CancellationToken::new(),
+        }
+    }
+
+    /// The frame that is to be sent before anything else.
+    pub(super) fn announcement(&mut self) -> Option<FrameText> {
+        self.announcement.take()
+    }
+
+    /// Whether nothing will follow any more.
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended && matches!(self.stage, Stage::Live) && self.held.is_empty()
     }
 
     /// Which session.
@@ -98,16 +128,6 @@ impl Attachment {
     /// are events, and for the journal when that does not answer.
     pub(super) async fn next(&mut self, shared: &Shared, viewer: Viewer) -> Batch {
         match &mut self.stage {
-            Stage::Announce { request_id, until } => {
-                let start = ServerFrame::ReplayStart {
-                    request_id: request_id.take(),
-                    session_id: self.session,
-                    after_seq: self.subscription.cursor(),
-                    last_seq: *until,
-                };
-                self.stage = Stage::Replay { until: *until, count: 0 };
-                Batch { frames: vec![start.encode()], last: None }
-            }
             Stage::Replay { until, .. } if self.subscription.cursor() >= *until => {
                 self.end_replay(shared, viewer).await
             }
@@ -158,8 +178,9 @@ impl Attachment {
     }
 
     /// The frames that this viewer may see, links filled in: by bytes, no JSON is parsed.
-    fn render(&self, shared: &Shared, viewer: Viewer, events: Vec<StoredEvent>) -> Batch {
+    fn render(&mut self, shared: &Shared, viewer: Viewer, events: Vec<StoredEvent>) -> Batch {
         let last = events.iter().rev().find(|event| viewer.sees(event.audience)).map(|event| event.seq);
+        self.ended |= events.last().is_some_and(|event| event.frame.starts_with(SESSION_CLOSED));
         let frames = events
             .into_iter()
             .filter(|event| viewer.sees(event.audience))
@@ -175,10 +196,22 @@ impl Attachment {
     }
 }
 
+/// The session's state, however long the database is away; `None` when the session has been erased.
 async fn state(shared: &Shared, session: SessionId) -> Option<ServerFrame> {
-    let record = shared.orchestrator.store().session(session).await.ok()??;
-    let state = shared.orchestrator.state(&record).await.ok()?;
-    Some(ServerFrame::State(Box::new(state)))
+    loop {
+        let state = async {
+            let Some(record) = shared.orchestrator.store().session(session).await? else { return Ok(None) };
+            shared.orchestrator.state(&record).await.map(Some)
+        };
+        match state.await {
+            Ok(state) => return state.map(|state| ServerFrame::State(Box::new(state))),
+            Err(error) => {
+                let error: DatabaseError = error;
+                warn!(session.id = %session, %error, "A viewer of session `{session}` waits for its state: {error}");
+                tokio::time::sleep(RETRY).await;
+            }
+        }
+    }
 }
 
 /// Follows `attachment` for one step; `None` when it was stopped.

@@ -1,13 +1,13 @@
-//! How many connections there may be: per user, per process, per second.
+//! How many connections there may be (per user, per process, per second), and what each follows.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::num::NonZeroU32;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 
 use crate::config::LimitsConfig;
-use crate::domain::UserId;
+use crate::domain::{SessionId, UserId};
 
 /// Counts connections.
 pub struct Connections {
@@ -32,6 +32,32 @@ pub enum TooMany {
     Process,
     /// Too many came within a second.
     Rate,
+}
+
+/// The sessions that one connection follows: the reader adds, the writer takes away what has ended.
+#[derive(Clone, Default)]
+pub(super) struct Followed(Arc<Mutex<HashSet<SessionId>>>);
+
+impl Followed {
+    pub(super) fn insert(&self, session: SessionId) {
+        self.sessions().insert(session);
+    }
+
+    pub(super) fn remove(&self, session: SessionId) {
+        self.sessions().remove(&session);
+    }
+
+    pub(super) fn contains(&self, session: SessionId) -> bool {
+        self.sessions().contains(&session)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.sessions().len()
+    }
+
+    fn sessions(&self) -> MutexGuard<'_, HashSet<SessionId>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// One connection; given back on drop.

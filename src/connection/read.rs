@@ -1,6 +1,5 @@
 //! The reading half of a connection: frames in, requests to the orchestrator, replies to the writer.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,14 +9,13 @@ use futures_util::stream::{FuturesUnordered, SplitStream};
 use futures_util::{FutureExt, StreamExt};
 use serde::Deserialize;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tokio::time::{Instant, sleep_until};
 use tokio_tungstenite::tungstenite;
-use tracing::{debug, info};
+use tracing::debug;
 
 use super::attach::Attachment;
 use super::flood::{Flood, Verdict};
-use super::{Client, End, Shared};
-use crate::auth::AuthError;
+use super::{Client, End, Followed, Shared};
 use crate::domain::{Mode, Seq, SessionId, SessionStatus, TaskState};
 use crate::hub::Hub;
 use crate::orchestrator::{Orchestrator, Refusal};
@@ -26,9 +24,6 @@ use crate::protocol::{
     Submit, TextLimits,
 };
 
-/// How often a live credential is checked again: what is revoked is closed within 30 s (docs/protocol.md §1),
-/// the check's own cache included.
-const RECHECK: Duration = Duration::from_secs(10);
 /// How many requests of a connection may be under way; more are told to come back.
 const UNDER_WAY: usize = 32;
 /// How many binary frames without a text frame between them are a flood.
@@ -64,14 +59,14 @@ pub(super) struct Reader {
     flood: Flood,
     /// Requests that wait for the orchestrator.
     under_way: FuturesUnordered<Outcome>,
-    followed: HashSet<SessionId>,
+    followed: Followed,
     /// Held by every request under way that will follow one more session.
     room: Arc<()>,
     binary_in_a_row: u32,
 }
 
 impl Reader {
-    pub(super) fn new(shared: Arc<Shared>, client: Client, outbox: mpsc::Sender<Outgoing>) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, client: Client, outbox: mpsc::Sender<Outgoing>, followed: Followed) -> Self {
         let flood = Flood::new(&shared.limits);
         Self {
             shared,
@@ -79,7 +74,7 @@ impl Reader {
             outbox,
             flood,
             under_way: FuturesUnordered::new(),
-            followed: HashSet::new(),
+            followed,
             room: Arc::default(),
             binary_in_a_row: 0,
         }
@@ -87,58 +82,27 @@ impl Reader {
 
     /// Reads until the connection is to end.
     pub(super) async fn run(&mut self, stream: &mut SplitStream<WebSocket>) -> End {
-        let limits = self.shared.limits.clone();
-        let dead_after = Duration::from_secs(limits.dead_seconds);
-        let max_age = sleep_until(Instant::now() + jittered(Duration::from_secs(limits.connection_seconds)));
-        let mut max_age = std::pin::pin!(max_age);
-        let mut rechecks = interval(RECHECK);
-        rechecks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        rechecks.reset();
+        let dead_after = Duration::from_secs(self.shared.limits.dead_seconds);
         let mut alive_at = Instant::now();
-        let closing = self.shared.closing.clone();
         loop {
             tokio::select! {
                 message = stream.next() => {
-                    alive_at = Instant::now();
                     if let Some(end) = self.on_message(message).await {
                         return end;
                     }
+                    // After it was dealt with: while that took its time, nothing was read.
+                    alive_at = Instant::now();
                 }
                 Some(outcome) = self.under_way.next() => {
+                    let began = Instant::now();
                     if let Some(end) = self.deliver(outcome).await {
                         return end;
                     }
-                }
-                _ = rechecks.tick() => {
-                    if let Some(end) = self.recheck().await {
-                        return end;
-                    }
+                    // While that took its time, nothing was read.
+                    alive_at += began.elapsed();
                 }
                 () = sleep_until(alive_at + dead_after) => return End::Close(CloseCode::NoPong),
-                () = &mut max_age => return End::Close(CloseCode::MaxAge),
-                () = closing.cancelled() => return End::Close(CloseCode::Restart),
             }
-        }
-    }
-
-    /// Checks the credential again. While it can't be checked, the connection stays.
-    async fn recheck(&mut self) -> Option<End> {
-        let (authenticator, credential) = (self.shared.authenticator.clone(), self.client.credential.clone());
-        match authenticator.authenticate(&credential).await {
-            Ok(principal) if principal.user == self.client.principal.user => {
-                // A role that was taken away must not go on seeing; the writer's view is fixed at upgrade.
-                let demoted = self.client.principal.is_admin && !principal.is_admin;
-                self.client.principal = principal;
-                demoted.then_some(End::Close(CloseCode::Unauthorized))
-            }
-            Ok(_) | Err(AuthError::Unauthorized(_) | AuthError::OriginRefused) => {
-                info!(user = %self.client.principal.user, "The credential of a live connection has ended");
-                let error =
-                    ErrorFrame::new(ErrorCode::Unauthorized, "your credential has ended; connect with a valid one");
-                let _ = self.outbox.try_send(ServerFrame::Error(error).into()); // The close says it too.
-                Some(End::Close(CloseCode::Unauthorized))
-            }
-            Err(AuthError::Unavailable(_)) => None,
         }
     }
 
@@ -153,6 +117,9 @@ impl Reader {
                 if self.binary_in_a_row > BINARY_FLOOD {
                     return Some(End::Close(CloseCode::Unsupported));
                 }
+                if let Some(refused) = self.refuse_flood(None).await {
+                    return refused;
+                }
                 let error =
                     ErrorFrame::new(ErrorCode::InvalidJson, "binary frames are not read; send JSON in text frames");
                 self.send(ServerFrame::Error(error).into()).await
@@ -163,18 +130,25 @@ impl Reader {
         }
     }
 
-    async fn on_text(&mut self, text: &str) -> Option<End> {
+    /// Counts a frame. `Some`: it is refused, and the connection may have to end.
+    async fn refuse_flood(&mut self, text: Option<&str>) -> Option<Option<End>> {
         match self.flood.frame() {
-            Verdict::Take => (),
-            Verdict::Close => return Some(End::Close(CloseCode::Flooding)),
+            Verdict::Take => None,
+            Verdict::Close => Some(Some(End::Close(CloseCode::Flooding))),
             Verdict::Refuse(wait) => {
                 let wait = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).max(1);
                 let error =
                     ErrorFrame::new(ErrorCode::RateLimited, format!("too many frames; slow down, wait {wait} ms"))
                         .retry_after(wait)
-                        .answering(request_id_of(text));
-                return self.send(ServerFrame::Error(error).into()).await;
+                        .answering(text.and_then(request_id_of));
+                Some(self.send(ServerFrame::Error(error).into()).await)
             }
+        }
+    }
+
+    async fn on_text(&mut self, text: &str) -> Option<End> {
+        if let Some(refused) = self.refuse_flood(Some(text)).await {
+            return refused;
         }
         let limits = TextLimits { prompt_bytes: self.shared.limits.prompt_bytes };
         let message = match ClientMessage::parse(text, limits) {
@@ -200,7 +174,7 @@ impl Reader {
                     self.followed.insert(attachment.session());
                 }
                 Outgoing::Unfollow(session) => {
-                    self.followed.remove(session);
+                    self.followed.remove(*session);
                 }
                 Outgoing::Frame(_) | Outgoing::Pong(_) => (),
             }
@@ -316,7 +290,7 @@ impl Reader {
     /// Whether the connection may follow one more session, those under way included.
     fn check_room(&self, session: Option<SessionId>) -> Result<(), ErrorFrame> {
         let most = self.shared.limits.followed_sessions;
-        if session.is_some_and(|session| self.followed.contains(&session)) {
+        if session.is_some_and(|session| self.followed.contains(session)) {
             return Ok(());
         }
         if self.followed.len() + Arc::strong_count(&self.room) - 1 < most {
@@ -372,7 +346,8 @@ impl Reader {
         let who = self.client.principal.clone();
         let taken = orchestrator.submit(&who, submit).await.map_err(|refusal| tell(about(refusal)))?;
         let echo = request_id.clone();
-        let room = Arc::clone(&self.room);
+        let already = of_session.is_some_and(|session| self.followed.contains(session));
+        let room = (!already).then(|| Arc::clone(&self.room));
         let outcome = async move {
             let submitted = taken.await.map_err(|refusal| tell(about(refusal)))?;
             let session = submitted.session_id;
@@ -490,9 +465,4 @@ fn end_of(error: axum::Error) -> End {
         Ok(Error::Protocol(_)) => End::Close(CloseCode::Protocol),
         _ => End::Gone,
     }
-}
-
-/// Give or take a tenth.
-fn jittered(duration: Duration) -> Duration {
-    duration.mul_f64(rand::random_range(0.9..=1.1))
 }

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::attach::{Attachment, Batch, Viewer, step};
-use super::{End, Outgoing, Shared, progress};
+use super::{End, Followed, Outgoing, Shared, progress};
 use crate::domain::{Seq, SessionId};
 use crate::protocol::{CloseCode, FrameText, ServerFrame};
 
@@ -33,6 +33,7 @@ pub(super) struct Writer {
     stall: Duration,
     queue: mpsc::Receiver<Outgoing>,
     following: HashMap<SessionId, Following>,
+    followed: Followed,
     steps: FuturesUnordered<Step>,
 }
 
@@ -51,9 +52,19 @@ impl Writer {
         viewer: Viewer,
         written: Arc<AtomicU64>,
         queue: mpsc::Receiver<Outgoing>,
+        followed: Followed,
     ) -> Self {
         let stall = Duration::from_secs(shared.limits.stall_seconds);
-        Self { shared, viewer, written, stall, queue, following: HashMap::new(), steps: FuturesUnordered::new() }
+        Self {
+            shared,
+            viewer,
+            written,
+            stall,
+            queue,
+            following: HashMap::new(),
+            followed,
+            steps: FuturesUnordered::new(),
+        }
     }
 
     /// Writes until the socket breaks or stalls.
@@ -111,14 +122,18 @@ impl Writer {
             {
                 Ok(0)
             }
-            Outgoing::Follow(attachment) => {
+            Outgoing::Follow(mut attachment) => {
                 let sent = attachment.cursor();
                 let following = Following { stop: attachment.stop.clone(), sent };
                 if let Some(earlier) = self.following.insert(attachment.session(), following) {
                     earlier.stop.cancel();
                 }
+                let fed = match attachment.announcement() {
+                    Some(announcement) => self.feed_frame(sink, announcement).await?,
+                    None => 0,
+                };
                 self.steps.push(step(Arc::clone(&self.shared), self.viewer, attachment).boxed());
-                Ok(0)
+                Ok(fed)
             }
             Outgoing::Unfollow(session) => {
                 if let Some(following) = self.following.remove(&session) {
@@ -146,7 +161,13 @@ impl Writer {
         for frame in batch.frames {
             fed += self.feed_frame(sink, frame).await?;
         }
-        self.steps.push(self::step(Arc::clone(&self.shared), self.viewer, attachment).boxed());
+        if attachment.has_ended() {
+            // It makes room for another session.
+            self.following.remove(&attachment.session());
+            self.followed.remove(attachment.session());
+        } else {
+            self.steps.push(self::step(Arc::clone(&self.shared), self.viewer, attachment).boxed());
+        }
         Ok(fed)
     }
 

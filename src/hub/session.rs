@@ -11,8 +11,10 @@ use crate::domain::{Clock, Epoch, Seq, SessionId, TaskId, Timestamp};
 use crate::journal::{Append, AppendError, Effect, Journal, JournalClosed, Tail};
 use crate::protocol::Event;
 
-/// How many appends of one session may be on their way to the disk. Full: its agent waits, others don't.
-const WINDOW: usize = 64;
+/// How many KiB of one session may be on their way to the disk. Full: its agent waits, others don't.
+const WINDOW_KIB: u32 = 2_048;
+/// What an append counts at least: 64 small ones fill the window.
+const LEAST_KIB: u32 = 32;
 
 /// A session that this gateway writes. Owned by one task.
 pub struct Session {
@@ -57,7 +59,7 @@ impl Session {
             journal,
             clock,
             fenced: CancellationToken::new(),
-            window: Arc::new(Semaphore::new(WINDOW)),
+            window: Arc::new(Semaphore::new(WINDOW_KIB as usize)),
         }
     }
 
@@ -84,22 +86,26 @@ impl Session {
 
     /// Publishes what happened, with the changes that go with it, as one. Durable first, visible
     /// second: viewers see only what a replay would show. Waits while the journal's queue is full, or this
-    /// session's share of it, so that agents slow down. Cancel safe: the place in the queue is taken before anything is numbered.
+    /// session's share of it, so that agents slow down. Cancel safe: the numbers count only once the place in the queue is taken.
     pub async fn publish(
         &mut self,
         task: Option<TaskId>,
         events: &[Event],
         effects: Vec<Effect>,
     ) -> Result<Receipt, JournalClosed> {
-        let share = Arc::clone(&self.window).acquire_owned().await.map_err(|_| JournalClosed)?;
-        let place = self.journal.reserve().await?;
         let at: Timestamp = self.clock.now();
         let after = self.head;
+        let mut head = after;
         let mut frames = Vec::with_capacity(events.len());
         for event in events {
-            self.head = self.head.next();
-            frames.push(event.encode(self.head, at, self.id, task));
+            head = head.next();
+            frames.push(event.encode(head, at, self.id, task));
         }
+        let bytes: usize = frames.iter().map(|frame| frame.frame.len()).sum();
+        let share = u32::try_from(bytes >> 10).unwrap_or(WINDOW_KIB).clamp(LEAST_KIB, WINDOW_KIB);
+        let share = Arc::clone(&self.window).acquire_many_owned(share).await.map_err(|_| JournalClosed)?;
+        let place = self.journal.reserve().await?;
+        self.head = head;
         let (done, receipt) = oneshot::channel();
         place.append(Append {
             session: self.id,

@@ -72,7 +72,8 @@ pub struct TaskEnd {
 }
 
 /// A conditional change, committed with the events that tell of it. Each names the state it starts
-/// from, so that a writer that is wrong about the rows changes nothing; each can be repeated.
+/// from, so that a writer that is wrong about the rows changes nothing. Those that come without events can
+/// be repeated; the others are told from a repeat by their events.
 #[derive(Clone, Debug)]
 pub enum Effect {
     /// Makes the session. The first effect of its first append.
@@ -101,6 +102,8 @@ pub enum Effect {
         /// What was said, as JSON.
         answer: String,
     },
+    /// Takes back a question that has no answer.
+    WithdrawAsk(AskId),
     /// Any open state → an ended one; adds the usage to the session's.
     EndTask(Box<TaskEnd>),
     /// `active → closed`.
@@ -181,6 +184,13 @@ impl Effect {
                 ask.to_string(),
                 &id,
                 answer,
+                at.0
+            )?,
+            Self::WithdrawAsk(ask) => execute!(
+                transaction.on(),
+                "UPDATE questions SET answered_at = $3 WHERE id = $1 AND session_id = $2 AND answer IS NULL",
+                ask.to_string(),
+                &id,
                 at.0
             )?,
             Self::EndTask(end) => return end_task(transaction, &id, end, at).await,

@@ -73,7 +73,7 @@ impl Tail {
                 ring.bytes -= dropped;
             }
         }
-        self.head.send_replace(head);
+        self.advance(head);
     }
 
     /// Learns that events up to `head` are in the journal, wherever they came from.

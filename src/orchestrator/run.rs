@@ -167,6 +167,8 @@ pub(super) struct Run {
     pub(super) task: TaskId,
     pub(super) shape: TurnShape,
     pub(super) cancelling: Vec<CancelReply>,
+    /// Questions that the agent took back, to be told with what it says next.
+    pub(super) withdrawn: Vec<AskId>,
     /// What was answered in this run.
     pub(super) answered: Vec<(AskId, Answer, Receipt)>,
     mode: Mode,
@@ -189,6 +191,7 @@ impl Run {
             task,
             shape: TurnShape::new(event_bytes),
             cancelling: Vec::new(),
+            withdrawn: Vec::new(),
             answered: Vec::new(),
             mode,
             allowance,

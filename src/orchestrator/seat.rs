@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tracing::{debug, warn};
 
 use super::lines::{Line, LineCutter};
@@ -14,6 +15,8 @@ use crate::runtime::{Exit, Output, RuntimeError, Signal};
 
 /// How long an agent may take to read one command before the run fails.
 const WRITE_DEADLINE: Duration = Duration::from_secs(30);
+/// How long an agent whose input is closed may take to be gone; after that it is deaf.
+const EXIT_GRACE: Duration = Duration::from_secs(2);
 /// How many commands may wait for an agent to read them.
 const COMMANDS: usize = 16;
 
@@ -125,10 +128,15 @@ impl Occupant {
         self.lease.set_idle();
     }
 
-    /// Takes the agent for a turn. `false`: too late, its place has been given away.
+    /// Takes the agent for a turn. `false`: too late, it is gone or its place has been given away.
     pub(super) fn set_busy(&mut self) -> bool {
         self.idle_since = None;
-        self.lease.set_busy().is_ok()
+        self.lease.agent.process.gone().now_or_never().is_none() && self.lease.set_busy().is_ok()
+    }
+
+    /// Whether the agent ends by itself now: what it says last tells why.
+    pub(super) async fn is_ending(&self) -> bool {
+        timeout(EXIT_GRACE, self.lease.agent.process.gone()).await.is_ok()
     }
 
     /// What the bytes mean. Lines that are not of the dialect are logged and skipped.

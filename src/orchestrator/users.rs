@@ -110,11 +110,17 @@ pub struct KeyLocks {
 impl KeyLocks {
     /// Waits until no other submit of this user with this key is on its way.
     pub async fn lock(&self, user: &UserId, key: &str) -> OwnedMutexGuard<()> {
-        let lock = {
-            let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
-            forget_unused(&mut locks);
-            Arc::clone(locks.entry((user.clone(), key.to_owned())).or_default())
-        };
-        lock.lock_owned().await
+        self.of(user, key).lock_owned().await
+    }
+
+    /// The same without waiting; `None` when another one is on its way.
+    pub fn try_lock(&self, user: &UserId, key: &str) -> Option<OwnedMutexGuard<()>> {
+        self.of(user, key).try_lock_owned().ok()
+    }
+
+    fn of(&self, user: &UserId, key: &str) -> Arc<Lock> {
+        let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
+        forget_unused(&mut locks);
+        Arc::clone(locks.entry((user.clone(), key.to_owned())).or_default())
     }
 }

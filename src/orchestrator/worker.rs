@@ -5,7 +5,6 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
@@ -16,7 +15,7 @@ use super::queue::{Queue, Waiting};
 use super::run::{AfterStop, Allowance, Due, End, Run, Step, turn};
 use super::seat::{Occupant, Seat, SeatEvent};
 use super::users::RunningSlot;
-use super::{LEASE, Parts, Refusal, Workers};
+use super::{LEASE, Orchestrator, Parts, Refusal, Workers};
 use crate::agent::{self, AgentCommand, AgentEvent};
 use crate::config::ProfileConfig;
 use crate::domain::{
@@ -27,11 +26,8 @@ use crate::journal::{Effect, IdempotencyKey, JournalClosed, NewSession, NewTask,
 use crate::protocol::reply::raw_json;
 use crate::protocol::{Answer, Event, Submit};
 use crate::runtime::pool::{Lease, PoolError};
-use crate::runtime::{Exit, Signal};
+use crate::runtime::{Exit, RuntimeError, Signal};
 use crate::store::TaskRecord;
-
-/// How long the last words of a session may take to commit when the gateway must end.
-const SETTLE_GRACE: Duration = Duration::from_secs(1);
 
 /// What is asked of a session.
 pub(super) enum Command {
@@ -129,7 +125,7 @@ pub(super) struct Worker {
     ended: Option<(TaskId, TaskState, Receipt)>,
     /// The commit that closed the session.
     closed: Option<Receipt>,
-    /// The last thing that was published.
+    /// The last thing that was published, until it has committed: the next claim would fence it.
     last: Option<Receipt>,
 }
 
@@ -139,41 +135,47 @@ enum Wake {
     Seat(SeatEvent),
     Slot(RunningSlot),
     Deadline,
+    Settled,
     Soft,
     Hard,
     Fenced,
 }
 
 impl Worker {
-    /// The life of a worker: from its first command until the session has nothing left to do.
+    /// The life of a worker: from its first command until the session has nothing left to do. A session
+    /// that was lost on the way is taken up again, if it is still this gateway's.
     pub(super) async fn run(
-        parts: Arc<Parts>,
-        workers: Arc<Workers>,
+        orchestrator: Orchestrator,
         id: SessionId,
         origin: Origin,
         mut inbox: mpsc::Receiver<Command>,
     ) {
+        let parts = Arc::clone(&orchestrator.parts);
         let opened = match origin {
             Origin::New(new) => Self::create(Arc::clone(&parts), id, new),
             Origin::Existing => Self::open(Arc::clone(&parts), id).await,
         };
-        match opened {
+        let lost = match opened {
             Ok(mut worker) => {
-                let epoch = worker.session.epoch();
-                if worker.work(&mut inbox, &workers).await.is_err() {
-                    debug!(session.id = %id, "Session `{id}` is no longer this gateway's");
-                }
+                let lost = worker.work(&mut inbox, &orchestrator.workers).await.is_err();
+                // Nobody is to wait for what follows.
+                refuse_all(&mut inbox, &Refusal::Interrupted);
                 worker.seat.clear().await;
-                if let Err(error) = parts.store.release(id, &parts.node, epoch).await {
-                    debug!(session.id = %id, %error, "The lease of session `{id}` runs out by itself: {error}");
+                if let Err(error) = parts.store.release(id, &parts.node, worker.session.epoch()).await {
+                    debug!(session.id = %id, %error, "Session `{id}` stays this gateway's: {error}");
                 }
+                lost
             }
             Err(refusal) => {
                 warn!(session.id = %id, "Session `{id}` could not be opened: {refusal}");
                 refuse_all(&mut inbox, &refusal);
+                matches!(refusal, Refusal::Storage | Refusal::Interrupted)
             }
+        };
+        forget(&orchestrator.workers, id, &mut inbox);
+        if lost && !parts.soft.is_cancelled() {
+            parts.tracker.spawn(orchestrator.take_up_again(id));
         }
-        forget(&workers, id, &mut inbox);
     }
 
     fn create(parts: Arc<Parts>, id: SessionId, new: Box<NewSession>) -> Result<Self, Refusal> {
@@ -265,12 +267,9 @@ impl Worker {
     async fn work(&mut self, inbox: &mut mpsc::Receiver<Command>, workers: &Workers) -> Result<(), Lost> {
         let mut draining = false;
         loop {
-            self.advance(draining).await?;
-            if self.is_done(draining) {
-                self.settle().await?;
-                if draining || try_close(workers, self.session.id(), inbox) {
-                    return Ok(());
-                }
+            while self.advance(draining).await? {}
+            if self.is_done(draining) && (draining || try_close(workers, self.session.id(), inbox)) {
+                return Ok(());
             }
             let deadline = self.run.as_ref().map(Run::deadline);
             let idle_stop = self.parts.idle_stop;
@@ -279,6 +278,7 @@ impl Worker {
                 event = self.seat.next(idle_stop) => Wake::Seat(event),
                 slot = optional(self.slot.as_mut()) => Wake::Slot(slot),
                 () = sleep_until(deadline) => Wake::Deadline,
+                () = settled(self.last.clone()) => Wake::Settled,
                 () = self.parts.soft.cancelled(), if !draining => Wake::Soft,
                 () = self.parts.hard.cancelled() => Wake::Hard,
                 () = self.session.fenced().cancelled() => Wake::Fenced,
@@ -289,6 +289,7 @@ impl Worker {
                 Wake::Seat(event) => self.at_seat(event).await?,
                 Wake::Slot(slot) => self.take_turn(slot).await?,
                 Wake::Deadline => self.on_deadline().await?,
+                Wake::Settled => self.last = None,
                 Wake::Soft => {
                     draining = true;
                     self.slot = None;
@@ -305,6 +306,9 @@ impl Worker {
     /// queued tasks wait for the next start.
     fn is_done(&self, draining: bool) -> bool {
         let at_work = self.run.is_some() || self.starting.is_some() || self.ending.is_some();
+        if self.last.is_some() && !self.parts.hard.is_cancelled() {
+            return false;
+        }
         if draining {
             !at_work
         } else {
@@ -312,13 +316,14 @@ impl Worker {
         }
     }
 
-    /// Starts whatever can be started now.
-    async fn advance(&mut self, draining: bool) -> Result<(), Lost> {
+    /// Starts whatever can be started now. `true`: there may be more to start.
+    async fn advance(&mut self, draining: bool) -> Result<bool, Lost> {
         if self.ending.is_some() && self.run.is_none() && self.starting.is_none() {
             self.close().await?;
+            return Ok(true);
         }
         if self.run.is_some() {
-            return Ok(());
+            return Ok(false);
         }
         if self.starting.is_some() || (!draining && !self.ready.is_empty()) {
             match &mut self.seat {
@@ -327,12 +332,13 @@ impl Worker {
                 Seat::Up(_) => {
                     self.answer_ready().await?;
                     self.begin().await?;
+                    return Ok(true);
                 }
             }
         } else if !draining && !self.queue.is_empty() && self.slot.is_none() {
             self.slot = Some(Box::pin(self.parts.users.run(&self.user)));
         }
-        Ok(())
+        Ok(false)
     }
 
     fn start_agent(&mut self) {
@@ -343,7 +349,16 @@ impl Worker {
         // lease is dropped whole.
         self.parts.tracker.spawn(async move {
             let acquired = parts.pool.acquire(&user, &profile, container).await;
-            let _ = started.send(acquired); // Dropping the lease stops the agent.
+            if let Err(Ok(lease)) = started.send(acquired) {
+                // Nobody waits for it any more: it goes, and with it a workspace that no session knows.
+                let id = lease.agent.container_id;
+                lease.end().await;
+                if container.is_none()
+                    && let Err(error) = parts.pool.erase(id).await
+                {
+                    warn!(container.id = %id, %error, "The workspace of `{id}` could not be erased: {error}");
+                }
+            }
         });
         self.seat = Seat::Starting(coming);
     }
@@ -377,7 +392,7 @@ impl Worker {
         let Some((task, slot)) = self.starting.take() else { return Ok(()) };
         let Some(occupant) = self.seat.occupant() else { return Ok(()) };
         if !occupant.set_busy() {
-            // Its place was given away a moment ago: start another.
+            // It ended or its place was given away, a moment ago: start another.
             self.starting = Some((task, slot));
             self.seat.clear().await;
             return Ok(());
@@ -652,6 +667,13 @@ impl Worker {
             SeatEvent::Stdout(bytes) => self.read(bytes).await,
             SeatEvent::Exit(exit) => self.on_exit(exit).await,
             SeatEvent::Deaf(error) => {
+                let ending = match self.seat.occupant() {
+                    Some(occupant) if matches!(error, RuntimeError::Gone) => occupant.is_ending().await,
+                    _ => false,
+                };
+                if ending {
+                    return Ok(()); // Its exit comes next, and says why.
+                }
                 warn!(session.id = %self.session.id(), %error, "The agent of session `{}` takes no input: {error}", self.session.id());
                 match &self.run {
                     Some(run) if run.stopping().is_some() => Ok(()), // Its deadline comes.
@@ -674,8 +696,10 @@ impl Worker {
         let container = lease.agent.container_id;
         let adapter = agent::adapter(self.profile.adapter);
         let mut occupant = Occupant::new(lease, adapter, self.parts.limits.agent_line_bytes);
-        // Busy it becomes again with the task that it is for, if there is one.
-        occupant.set_idle();
+        // One that a task waits for must not be given away to somebody else before it begins.
+        if self.starting.is_none() {
+            occupant.set_idle();
+        }
         self.seat = Seat::Up(Box::new(occupant));
         if self.container != Some(container) {
             self.container = Some(container);
@@ -734,11 +758,13 @@ impl Worker {
                     self.show(&mut events).await?;
                     self.after_stop(after).await?;
                 }
-                event => {
-                    if let Some(Note::Dropped(what)) = run.shape.take(event, &mut events) {
+                event => match run.shape.take(event, &mut events) {
+                    Some(Note::Dropped(what)) => {
                         warn!(session.id = %self.session.id(), task.id = %run.task, "The agent broke the shape of its turn: {what}");
                     }
-                }
+                    Some(Note::Withdrawn(ask)) => run.withdrawn.push(ask),
+                    Some(Note::Asked(_)) | None => (),
+                },
             }
         }
         self.show(&mut events).await
@@ -760,8 +786,14 @@ impl Worker {
                 _ => None,
             })
             .collect();
+        let asked = !effects.is_empty();
+        effects.extend(run.withdrawn.drain(..).map(Effect::WithdrawAsk));
         if run.stopping().is_none() {
             effects.extend(run.follow_questions());
+            // Asked and withdrawn at once: the task never waited.
+            if asked && run.shape.open_asks().is_empty() {
+                effects.push(Effect::TaskRunning(task));
+            }
         }
         self.publish(Some(task), events, effects).await?;
         events.clear();
@@ -888,30 +920,27 @@ impl Worker {
         if let Some(new) = self.creation.take() {
             effects.insert(0, Effect::CreateSession(new));
         }
-        let receipt = self.session.publish(task, events, effects).await?;
+        // The journal may be away for long; the gateway's end does not wait for it.
+        let hard = self.parts.hard.clone();
+        let receipt = tokio::select! {
+            biased;
+            receipt = self.session.publish(task, events, effects) => receipt?,
+            () = hard.cancelled() => return Err(Lost),
+        };
         self.last = Some(receipt.clone());
         Ok(receipt)
-    }
-
-    /// Waits until all that was published has committed. The next worker of this session claims it anew,
-    /// and with that fences whatever of ours is still on its way.
-    async fn settle(&mut self) -> Result<(), Lost> {
-        let Some(last) = self.last.take() else { return Ok(()) };
-        let too_late = async {
-            self.parts.hard.cancelled().await;
-            tokio::time::sleep(SETTLE_GRACE).await;
-        };
-        tokio::select! {
-            committed = last.committed() => committed.map_err(|_| Lost),
-            () = too_late => Err(Lost),
-        }
     }
 }
 
 /// What people read when an agent died.
 fn exit_error(exit: &Exit) -> String {
     match exit {
-        Exit { oom: true, .. } => "the container ran out of memory".to_owned(),
+        // The mark stays from the first process in the container that was killed for memory; 137 is SIGKILL,
+        // so then it was the agent.
+        Exit { oom: true, code: Some(137) | None, .. } => "the container ran out of memory".to_owned(),
+        Exit { oom: true, code: Some(code), .. } => {
+            format!("Container exited {code} (something in it had run out of memory)")
+        }
         Exit { code: Some(code), .. } => format!("Container exited {code}"),
         Exit { code: None, .. } => "Container is gone".to_owned(),
     }
@@ -962,6 +991,14 @@ fn refuse_all(inbox: &mut mpsc::Receiver<Command>, why: &Refusal) {
 async fn optional<F: Future + Unpin>(future: Option<F>) -> F::Output {
     match future {
         Some(future) => future.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Returns when what was published last is settled, one way or the other.
+async fn settled(last: Option<Receipt>) {
+    match last {
+        Some(receipt) => drop(receipt.committed().await), // A refusal is heard through the fence.
         None => std::future::pending().await,
     }
 }

@@ -53,6 +53,12 @@ impl DockerRuntime {
         Ok(Self { engine, workspaces, instance: instance.to_owned(), user })
     }
 
+    /// Makes sure that an image is there: better told at the start than to the first user.
+    pub async fn find_image(&self, image: &str) -> Result<(), RuntimeError> {
+        let found = self.engine.call(self.engine.docker.inspect_image(image)).await;
+        found.map(drop).map_err(|error| spec::explain_missing(error, image))
+    }
+
     /// Creates and starts the container; gives its handle and what comes out of it.
     async fn run(&self, id: &str) -> Result<(DockerAgent, mpsc::Receiver<super::Output>), RuntimeError> {
         // Before the start, so that no agent ever finds its stdin without us. Only stdin: a stalled reader
@@ -77,7 +83,7 @@ impl Runtime for DockerRuntime {
         let body = spec::body(spec, &workspace.path(), self.user, &self.instance)?;
         let options = CreateContainerOptionsBuilder::default().name(&name).build();
         let created = self.engine.call(self.engine.docker.create_container(Some(options), body)).await;
-        let id = created.map_err(|error| spec::explain_create(error, &spec.profile.image))?.id;
+        let id = created.map_err(|error| spec::explain_missing(error, &spec.profile.image))?.id;
         let started = match self.engine.refuse_rotation(&id).await {
             Ok(()) => self.run(&id).await.map_err(engine::not_started),
             Err(error) => Err(error),

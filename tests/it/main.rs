@@ -5,15 +5,20 @@
 #![allow(missing_docs, reason = "test names are sentences")]
 #![allow(clippy::large_futures, reason = "a test's future is made once")]
 
+#[path = "../support/containers.rs"]
+mod containers;
 #[path = "../support/database.rs"]
 mod database;
 mod frames;
 mod outage;
+#[path = "../support/program.rs"]
+mod program;
 mod raw;
 mod support;
 mod world;
 
 mod closes;
+mod docker;
 mod errors;
 mod guarantees;
 mod limits;

@@ -153,7 +153,7 @@ fn host(profile: &ProfileConfig, workspace: &Path, user: User) -> HostConfig {
 }
 
 /// Says how to get an image that is not there.
-pub(super) fn explain_create(error: RuntimeError, image: &str) -> RuntimeError {
+pub(super) fn explain_missing(error: RuntimeError, image: &str) -> RuntimeError {
     match error {
         RuntimeError::NoImage { .. } => {
             let built_here = image.split(':').next() == Some(DEMO_IMAGE);
@@ -191,12 +191,12 @@ mod tests {
     #[test]
     fn a_missing_image_comes_with_the_command_that_gets_it() {
         let missing = || RuntimeError::NoImage { image: String::new(), hint: String::new() };
-        let demo = explain_create(missing(), "streamgate-demo-agent:latest").to_string();
+        let demo = explain_missing(missing(), "streamgate-demo-agent:latest").to_string();
         assert!(
             demo.contains("docker build -f images/demo-agent/Dockerfile -t streamgate-demo-agent:latest ."),
             "{demo}"
         );
-        let other = explain_create(missing(), "ghcr.io/a/b:1").to_string();
+        let other = explain_missing(missing(), "ghcr.io/a/b:1").to_string();
         assert!(other.contains("docker pull ghcr.io/a/b:1"), "{other}");
     }
 }

@@ -110,7 +110,7 @@ async fn g1_what_can_not_be_committed_yet_is_not_seen_yet() {
         gateway.let_go(&container, "go");
         eventually("the agent goes on", async || gateway.file(&container, "went").exists()).await;
         let while_locked = client.settle().await;
-        assert_eq!(seqs(&while_locked), [0; 0], "{while_locked:?}");
+        assert_eq!(seqs(&while_locked), [0_u64; 0], "{while_locked:?}");
         assert_eq!(while_locked.last().unwrap()["sessions"][&session], head);
         lock.release().await;
 

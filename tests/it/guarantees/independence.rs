@@ -11,7 +11,7 @@ use tracing::field::{Field, Visit};
 use tracing_subscriber::layer::{Context, SubscriberExt};
 
 use crate::frames::{replay, seqs, text};
-use crate::support::{Client, TestGateway, of_type, on_both};
+use crate::support::{Client, PATIENCE, TestGateway, of_type, on_both};
 use crate::world::eventually;
 
 /// More than any socket buffers take.
@@ -107,7 +107,9 @@ async fn g9_a_socket_without_progress_is_closed_with_4102_and_can_resume() {
         let seen = deaf.until_type("session.state").await;
         assert!(seqs(&seen).is_empty());
         client.queue(&session, FLOOD).await;
-        let (frames, ()) = tokio::join!(client.until_task_end(), heard.notified());
+        let (frames, ()) = tokio::join!(client.until_task_end(), async {
+            tokio::time::timeout(PATIENCE, heard.notified()).await.expect("it is noticed in time");
+        });
         assert_eq!(frames.last().unwrap()["status"], "completed");
 
         let closed = deaf.closed().await.expect("a close frame");

@@ -1,0 +1,71 @@
+//! The real program, as people start it.
+#![allow(dead_code, reason = "each test binary uses what it needs")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that can't go on fails")]
+
+use std::net::SocketAddr;
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::{Child, Command};
+
+/// No start and no end takes longer. Generous: the machine may be busy.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// A gateway in a process of its own.
+pub(crate) struct Program {
+    /// Where it listens.
+    pub(crate) address: SocketAddr,
+    environment: Vec<(String, String)>,
+    child: Child,
+}
+
+/// The program with these settings and nothing else of this process's environment.
+fn command(environment: &[(String, String)]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_streamgate"));
+    command.env_clear().envs(environment.iter().cloned()).stdin(Stdio::null()).kill_on_drop(true);
+    command
+}
+
+impl Program {
+    /// Starts it on a free port and returns when it listens.
+    pub(crate) async fn start(settings: &[(&str, &str)]) -> Self {
+        let settings = [&[("STREAMGATE_LISTEN", "127.0.0.1:0")], settings].concat();
+        let environment: Vec<_> =
+            settings.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        let mut child = command(&environment).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
+        let mut seen = Vec::new();
+        let address = loop {
+            let line = tokio::time::timeout(PATIENCE, log.next_line()).await.expect("a log line in time").unwrap();
+            let line = line.unwrap_or_else(|| panic!("the gateway did not start: {seen:#?}"));
+            if let Some((_, address)) = line.split_once("Listening on ") {
+                break address.split_whitespace().next().unwrap().parse().unwrap();
+            }
+            seen.push(line);
+        };
+        // Read on, or a full pipe stops it.
+        tokio::spawn(async move { while log.next_line().await.is_ok_and(|line| line.is_some()) {} });
+        Self { address, environment, child }
+    }
+
+    /// A new token of `user`, as `streamgate token create` prints it.
+    pub(crate) async fn token(&self, user: &str) -> String {
+        let output = command(&self.environment).args(["token", "create", "--user", user]).output().await.unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+
+    /// SIGKILL.
+    pub(crate) async fn kill(mut self) {
+        self.child.kill().await.unwrap();
+    }
+
+    /// SIGTERM, and a good end.
+    pub(crate) async fn stop(mut self) {
+        let pid = rustix::process::Pid::from_raw(i32::try_from(self.child.id().unwrap()).unwrap()).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        let status = tokio::time::timeout(PATIENCE, self.child.wait()).await.expect("an end in time").unwrap();
+        assert!(status.success(), "{status}");
+    }
+}

@@ -1,6 +1,6 @@
 //! G4 Turn shape. G5 Tool shape.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::frames::{check_history, of_task, only, replay, text};
 use crate::support::{TestGateway, of_type, on_both, types};
@@ -27,7 +27,9 @@ async fn g4_every_task_ends_once_and_nothing_of_it_follows() {
             ("/say again", "completed"),
         ];
         for (prompt, ends) in prompts {
-            let task = text(&client.queue(&session, prompt).await, "task_id");
+            let turn = |prompt: &str, name: &str| {
+                json!({"type": "session.turn", "session_id": session, "prompt": prompt, "request_id": name})
+            };
             // Beside the one at work, one that is cancelled while it waits.
             let waiting = text(&client.queue(&session, "/say never").await, "task_id");
             let status = client.request(json!({"type": "task.cancel", "task_id": waiting})).await;

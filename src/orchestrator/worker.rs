@@ -723,17 +723,30 @@ impl Worker {
             while let Some(task) = self.queue.pop() {
                 self.fail_without_run(task.id, task.mode, format!("no container to be had: {why}"), true).await?;
             }
-            let replies: Vec<_> = self.ready.drain(..).collect();
+            let waiting = std::mem::take(&mut self.ready);
             self.ending.get_or_insert(Ending { reason: "no_container", waiting: Vec::new() });
             self.close().await?;
+            self.ready = waiting;
+        }
+        self.refuse_ready(why);
+        Ok(())
+    }
+
+    /// Tells those who wait for a container that there is none, once they can read what came of it.
+    fn refuse_ready(&mut self, why: &'static str) {
+        let replies = std::mem::take(&mut self.ready);
+        let (last, hard) = (self.last.clone(), self.parts.hard.clone());
+        self.parts.tracker.spawn(async move {
+            if let Some(last) = last {
+                tokio::select! {
+                    _ = last.committed() => (), // However it went: there is no container.
+                    () = hard.cancelled() => (),
+                }
+            }
             for reply in replies {
                 let _ = reply.send(Err(Refusal::NoContainer(why.to_owned())));
             }
-        }
-        for reply in self.ready.drain(..) {
-            let _ = reply.send(Err(Refusal::NoContainer(why.to_owned())));
-        }
-        Ok(())
+        });
     }
 
     /// What the agent said, published in one append up to where it stops.

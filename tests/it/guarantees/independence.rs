@@ -94,7 +94,9 @@ impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Listener {
 
 #[tokio::test]
 async fn g9_a_socket_without_progress_is_closed_with_4102_and_can_resume() {
-    // The gateway runs on this thread, so its log lines come here.
+    // The gateway runs on this thread, so its log lines come here. With a single subscriber, `tracing` asks
+    // the thread that comes by first whether a line is wanted at all, and other tests' threads have none.
+    let _second = tracing::Dispatch::new(tracing_subscriber::registry());
     let heard = Arc::new(Notify::new());
     let listener = Listener { words: "slow_consumer", heard: Arc::clone(&heard) };
     let _listening = tracing::subscriber::set_default(tracing_subscriber::registry().with(listener));

@@ -65,6 +65,7 @@ async fn a_batch_task_has_a_session_of_its_own_that_closes_with_it() {
             assert_eq!(client.request(turn).await["code"], "SESSION_CLOSED");
             let history = replay(&mut client, &session).await;
             assert_eq!(history.last(), frames.last());
+            client.settle().await;
         }
         // Cancelled before it began, it closes as well.
         let session = json!({"type": "task.submit", "mode": "batch", "prompt": "x", "session_id":

@@ -55,7 +55,7 @@ const TAKE_UP_AFTER: Duration = Duration::from_secs(1);
 /// How long between two looks for a commit that is on its way.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// How long workers get to end once they must.
-const HARD_GRACE: Duration = Duration::from_secs(3);
+pub const HARD_GRACE: Duration = Duration::from_secs(3);
 
 /// What the orchestrator is made of. Built by `app`.
 pub struct Parts {
@@ -182,20 +182,16 @@ impl Orchestrator {
         self.check_open()?;
 
         let place = session.map_or(Place::New(profile), |session| Place::In(session.id));
-        match &submit.idempotency_key {
-            None => self.accept(who, submit, place, None).await,
-            Some(key) => match self.parts.keys.try_lock(&who.user, key) {
-                Some(lock) => self.accept(who, submit, place, Some(lock)).await,
-                // The same key is on its way: this one goes after it, and keeps nobody else waiting.
-                None => {
-                    let (this, who, waits) = (self.clone(), who.clone(), self.parts.keys.lock(&who.user, key));
-                    Ok(Box::pin(async move {
-                        let lock = waits.await;
-                        this.accept(&who, submit, place, Some(lock)).await?.await
-                    }))
-                }
-            },
+        let Some(key) = &submit.idempotency_key else { return self.accept(who, submit, place, None).await };
+        if let Some(lock) = self.parts.keys.try_lock(&who.user, key) {
+            return self.accept(who, submit, place, Some(lock)).await;
         }
+        // The same key is on its way: this one goes after it, and keeps nobody else waiting.
+        let (this, who, waits) = (self.clone(), who.clone(), self.parts.keys.lock(&who.user, key));
+        Ok(Box::pin(async move {
+            let lock = waits.await;
+            this.accept(&who, submit, place, Some(lock)).await?.await
+        }))
     }
 
     /// The second half of a submit, with its key locked if it has one.

@@ -11,10 +11,10 @@ use streamgate::auth::api_token::ApiTokens;
 use streamgate::config::{Config, ProfileConfig};
 use streamgate::domain::UserId;
 use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
-use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
 use crate::database::{self, TestDatabase};

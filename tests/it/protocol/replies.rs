@@ -148,9 +148,9 @@ async fn a_request_id_gets_exactly_one_direct_reply() {
         let mut late = client.turn(&session, "/tokens 50").await;
         late.extend(client.settle().await);
         late.pop();
-        late.iter().for_each(|frame| {
+        for frame in &late {
             note(frame);
-        });
+        }
         for (number, (frame, kind)) in asked.iter().enumerate() {
             assert_eq!(replies[&format!("request {number}")], [*kind], "{frame}");
         }

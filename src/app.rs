@@ -36,6 +36,8 @@ use crate::store::Store;
 /// How long open sockets get to close before the runs are waited for.
 const SOCKET_GRACE: Duration = Duration::from_secs(4);
 
+/// How long agents get to go.
+const POOL_GRACE: Duration = Duration::from_secs(5);
 /// How long the journal gets to commit what it holds.
 const JOURNAL_GRACE: Duration = Duration::from_secs(4);
 
@@ -73,7 +75,7 @@ impl App {
         // Before anything is started that would have to be stopped again; who comes early waits. From now on
         // `listen` holds the port that was bound, for the links that clients get.
         let listener = TcpListener::bind(config.listen).await.map_err(|error| {
-            anyhow!("can't listen on {}: {error}; free the port, or set another `listen`", config.listen)
+            anyhow!("can't listen on {}: {error} — free the port, or set another `listen`", config.listen)
         })?;
         let address = listener.local_addr()?;
         config.listen = address;
@@ -184,10 +186,20 @@ impl App {
     pub async fn shutdown(mut self) {
         self.stop_listening.cancel();
         self.shared.closing.cancel();
-        let _ = tokio::time::timeout(SOCKET_GRACE, &mut self.server).await;
-        self.shared.orchestrator.drain(self.drain.saturating_sub(SOCKET_GRACE + JOURNAL_GRACE)).await;
+        // The server does not wait for upgraded sockets: their permits tell when they are closed.
+        let sockets = async {
+            let _ = (&mut self.server).await; // However it ended, it has.
+            while self.shared.connections.count() > 0 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let _ = tokio::time::timeout(SOCKET_GRACE, sockets).await; // What is left is cut off.
+        self.shared.orchestrator.drain(self.drain.saturating_sub(SOCKET_GRACE + JOURNAL_GRACE + POOL_GRACE)).await;
         self.tracker.close();
-        self.shared.orchestrator.pool().shutdown(true).await;
+        let pool = self.shared.orchestrator.pool();
+        if tokio::time::timeout(POOL_GRACE, pool.shutdown(true)).await.is_err() {
+            error!("Some agents could not be stopped in time; the next start removes them");
+        }
         self.shared.orchestrator.hub().journal().close();
         if tokio::time::timeout(JOURNAL_GRACE, &mut self.writer).await.is_err() {
             error!("The journal can't commit: what was not acknowledged by now is lost");

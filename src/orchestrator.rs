@@ -26,6 +26,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 pub use refusal::{Refusal, internal_error};
+use users::KeyLock;
 pub use users::{KeyLocks, Users};
 pub use worker::{Accepted, Ready};
 use worker::{Command, Origin, Worker};
@@ -49,6 +50,8 @@ const INBOX: usize = 64;
 /// How long a claimed session stays this gateway's without a sign of life.
 pub const LEASE: Duration = Duration::from_secs(15);
 
+/// How long after a session was lost it is taken up again.
+const TAKE_UP_AFTER: Duration = Duration::from_secs(1);
 /// How long between two looks for a commit that is on its way.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// How long workers get to end once they must.
@@ -113,6 +116,14 @@ pub struct Submitted {
     pub creates_session: bool,
 }
 
+/// Where a prompt goes.
+enum Place {
+    /// Into a session.
+    In(SessionId),
+    /// Into a new one, with this profile.
+    New(ProfileId),
+}
+
 impl Orchestrator {
     /// An orchestrator with no session at work.
     pub fn new(parts: Parts) -> Self {
@@ -170,25 +181,43 @@ impl Orchestrator {
         self.check_profile(who, &profile)?;
         self.check_open()?;
 
-        let body_hash = hash(&submit);
-        let key_lock = match &submit.idempotency_key {
-            None => None,
+        let place = session.map_or(Place::New(profile), |session| Place::In(session.id));
+        match &submit.idempotency_key {
+            None => self.accept(who, submit, place, None).await,
             Some(key) => match self.parts.keys.try_lock(&who.user, key) {
-                Some(lock) => Some(lock),
-                None => return Ok(self.clone().submit_later(who.clone(), submit)),
+                Some(lock) => self.accept(who, submit, place, Some(lock)).await,
+                // The same key is on its way: this one goes after it, and keeps nobody else waiting.
+                None => {
+                    let (this, who, waits) = (self.clone(), who.clone(), self.parts.keys.lock(&who.user, key));
+                    Ok(Box::pin(async move {
+                        let lock = waits.await;
+                        this.accept(&who, submit, place, Some(lock)).await?.await
+                    }))
+                }
             },
-        };
+        }
+    }
+
+    /// The second half of a submit, with its key locked if it has one.
+    async fn accept(
+        &self,
+        who: &Principal,
+        submit: Submit,
+        place: Place,
+        key_lock: Option<KeyLock>,
+    ) -> Result<BoxFuture<'static, Result<Submitted, Refusal>>, Refusal> {
+        let body_hash = hash(&submit);
         if let Some(earlier) = self.earlier(&who.user, &submit, &body_hash).await? {
             return Ok(Box::pin(std::future::ready(Ok(earlier))));
         }
         let key = submit.idempotency_key.clone().map(|key| IdempotencyKey { key, body_hash: body_hash.clone() });
-        let (session_id, origin) = if let Some(session) = &session {
-            (session.id, Origin::Existing)
-        } else {
-            let new = self.new_session(who, profile, submit.mode, None);
-            (SessionId::generate(), Origin::New(Box::new(new)))
+        let (session_id, origin, creates_session) = match place {
+            Place::In(session) => (session, Origin::Existing, false),
+            Place::New(profile) => {
+                let new = self.new_session(who, profile, submit.mode, None);
+                (SessionId::generate(), Origin::New(Box::new(new)), true)
+            }
         };
-        let creates_session = session.is_none();
         let task_id = TaskId::generate();
         let user = who.user.clone();
         let (reply, answer) = oneshot::channel();
@@ -214,16 +243,6 @@ impl Orchestrator {
             drop(key_lock);
         });
         Ok(Box::pin(async { outcome.await.unwrap_or(Err(Refusal::Interrupted)) }))
-    }
-
-    /// Submits once another submit with the same key is through.
-    fn submit_later(self, who: Principal, submit: Submit) -> BoxFuture<'static, Result<Submitted, Refusal>> {
-        Box::pin(async move {
-            if let Some(key) = &submit.idempotency_key {
-                drop(self.parts.keys.lock(&who.user, key).await);
-            }
-            self.submit(&who, submit).await?.await
-        })
     }
 
     /// What a submit under the same key led to, if there was one.
@@ -445,6 +464,19 @@ impl Orchestrator {
         Ok(())
     }
 
+    /// Takes up a session that was lost, after a while.
+    fn take_up_again(self, session: SessionId) -> BoxFuture<'static, ()> {
+        Box::pin(async move {
+            tokio::select! {
+                () = tokio::time::sleep(TAKE_UP_AFTER) => (),
+                () = self.parts.soft.cancelled() => return,
+            }
+            if let Err(refusal) = self.deliver(session, Origin::Existing, Command::TakeUp) {
+                warn!(session.id = %session, "Session `{session}` could not be taken up: {refusal}");
+            }
+        })
+    }
+
     /// Renews this gateway's leases until shutdown.
     pub async fn keep_leases(&self) {
         let mut ticks = tokio::time::interval(LEASE / 3);
@@ -487,15 +519,19 @@ impl Orchestrator {
         let before = Timestamp(now.0.saturating_sub(i64::try_from(retention.as_millis()).unwrap_or(i64::MAX)));
         loop {
             let expired = self.parts.store.expired(before, BATCH).await?;
+            let mut erased = 0;
             for (session, container) in &expired {
                 if let Some(container) = container
                     && let Err(error) = self.parts.pool.erase(*container).await
                 {
+                    // Its row stays, so that the files are not forgotten: next hour.
                     warn!(session.id = %session, %error, "The files of session `{session}` could not be erased: {error}");
+                    continue;
                 }
+                erased += 1;
                 self.parts.store.erase(*session).await?;
             }
-            if expired.len() < BATCH as usize {
+            if erased < BATCH as usize {
                 return Ok(());
             }
         }
@@ -533,8 +569,7 @@ impl Orchestrator {
         // A new inbox has room for its first command.
         let _ = inbox.try_send(command);
         workers.insert(session, inbox);
-        let (parts, workers) = (Arc::clone(&self.parts), Arc::clone(&self.workers));
-        self.parts.tracker.spawn(Worker::run(parts, workers, session, origin, commands));
+        self.parts.tracker.spawn(Worker::run(self.clone(), session, origin, commands));
         Ok(())
     }
 

@@ -8,7 +8,7 @@ mod rows;
 pub use rows::{QuestionRecord, SessionRecord, TaskRecord};
 use rows::{QuestionRow, SessionRow, TaskRow};
 
-use crate::database::{Database, DatabaseError, execute, fetch_all, fetch_optional};
+use crate::database::{Database, DatabaseError, On, execute, fetch_all, fetch_optional};
 use crate::domain::{AskId, ContainerId, Epoch, Seq, SessionId, SessionStatus, TaskId, TaskState, Timestamp, UserId};
 
 /// The look-ups' clonable address.
@@ -239,12 +239,15 @@ impl Store {
     /// Prolongs the leases of `node` that have not been given up.
     pub async fn renew_leases(&self, node: &str, lease_until: Timestamp) -> Result<(), DatabaseError> {
         let mut transaction = self.database.begin().await?;
-        execute!(
-            transaction.on(),
-            "UPDATE sessions SET lease_until = $2 WHERE owner_node = $1 AND lease_until > 0",
-            node,
-            lease_until.0
-        )?;
+        // On Postgres in id order, as the journal locks them: no deadlock.
+        let statement = match transaction.on() {
+            On::Postgres(_) => {
+                "WITH held AS (SELECT id FROM sessions WHERE owner_node = $1 AND lease_until > 0 ORDER BY id FOR UPDATE)
+                 UPDATE sessions SET lease_until = $2 FROM held WHERE sessions.id = held.id"
+            }
+            On::Sqlite(_) => "UPDATE sessions SET lease_until = $2 WHERE owner_node = $1 AND lease_until > 0",
+        };
+        execute!(transaction.on(), statement, node, lease_until.0)?;
         transaction.commit().await
     }
 

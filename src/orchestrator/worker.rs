@@ -15,7 +15,7 @@ use super::queue::{Queue, Waiting};
 use super::run::{AfterStop, Allowance, Due, End, Run, Step, turn};
 use super::seat::{Occupant, Seat, SeatEvent};
 use super::users::RunningSlot;
-use super::{LEASE, Parts, Refusal, Workers};
+use super::{LEASE, Orchestrator, Parts, Refusal, Workers};
 use crate::agent::{self, AgentCommand, AgentEvent};
 use crate::config::ProfileConfig;
 use crate::domain::{
@@ -142,35 +142,40 @@ enum Wake {
 }
 
 impl Worker {
-    /// The life of a worker: from its first command until the session has nothing left to do.
+    /// The life of a worker: from its first command until the session has nothing left to do. A session
+    /// that was lost on the way is taken up again, if it is still this gateway's.
     pub(super) async fn run(
-        parts: Arc<Parts>,
-        workers: Arc<Workers>,
+        orchestrator: Orchestrator,
         id: SessionId,
         origin: Origin,
         mut inbox: mpsc::Receiver<Command>,
     ) {
+        let parts = Arc::clone(&orchestrator.parts);
         let opened = match origin {
             Origin::New(new) => Self::create(Arc::clone(&parts), id, new),
             Origin::Existing => Self::open(Arc::clone(&parts), id).await,
         };
-        match opened {
+        let lost = match opened {
             Ok(mut worker) => {
-                let epoch = worker.session.epoch();
-                if worker.work(&mut inbox, &workers).await.is_err() {
-                    debug!(session.id = %id, "Session `{id}` is no longer this gateway's");
-                }
+                let lost = worker.work(&mut inbox, &orchestrator.workers).await.is_err();
+                // Nobody is to wait for what follows.
+                refuse_all(&mut inbox, &Refusal::Interrupted);
                 worker.seat.clear().await;
-                if let Err(error) = parts.store.release(id, &parts.node, epoch).await {
-                    debug!(session.id = %id, %error, "The lease of session `{id}` runs out by itself: {error}");
+                if let Err(error) = parts.store.release(id, &parts.node, worker.session.epoch()).await {
+                    debug!(session.id = %id, %error, "Session `{id}` stays this gateway's: {error}");
                 }
+                lost
             }
             Err(refusal) => {
                 warn!(session.id = %id, "Session `{id}` could not be opened: {refusal}");
                 refuse_all(&mut inbox, &refusal);
+                matches!(refusal, Refusal::Storage | Refusal::Interrupted)
             }
+        };
+        forget(&orchestrator.workers, id, &mut inbox);
+        if lost && !parts.soft.is_cancelled() {
+            parts.tracker.spawn(orchestrator.take_up_again(id));
         }
-        forget(&workers, id, &mut inbox);
     }
 
     fn create(parts: Arc<Parts>, id: SessionId, new: Box<NewSession>) -> Result<Self, Refusal> {
@@ -500,7 +505,7 @@ impl Worker {
             _slot: slot,
         };
         self.queue.insert(position, waiting);
-        let created_at = self.parts.clock.now();
+        let created_at = receipt.at();
         let _ = reply.send(Ok(Accepted { position, prompt_seq, created_at, receipt }));
         if interrupts {
             self.stop_current().await?;
@@ -718,17 +723,30 @@ impl Worker {
             while let Some(task) = self.queue.pop() {
                 self.fail_without_run(task.id, task.mode, format!("no container to be had: {why}"), true).await?;
             }
-            let replies: Vec<_> = self.ready.drain(..).collect();
+            let waiting = std::mem::take(&mut self.ready);
             self.ending.get_or_insert(Ending { reason: "no_container", waiting: Vec::new() });
             self.close().await?;
+            self.ready = waiting;
+        }
+        self.refuse_ready(why);
+        Ok(())
+    }
+
+    /// Tells those who wait for a container that there is none, once they can read what came of it.
+    fn refuse_ready(&mut self, why: &'static str) {
+        let replies = std::mem::take(&mut self.ready);
+        let (last, hard) = (self.last.clone(), self.parts.hard.clone());
+        self.parts.tracker.spawn(async move {
+            if let Some(last) = last {
+                tokio::select! {
+                    _ = last.committed() => (), // However it went: there is no container.
+                    () = hard.cancelled() => (),
+                }
+            }
             for reply in replies {
                 let _ = reply.send(Err(Refusal::NoContainer(why.to_owned())));
             }
-        }
-        for reply in self.ready.drain(..) {
-            let _ = reply.send(Err(Refusal::NoContainer(why.to_owned())));
-        }
-        Ok(())
+        });
     }
 
     /// What the agent said, published in one append up to where it stops.

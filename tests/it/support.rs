@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
-use tokio_tungstenite::tungstenite::{Error, Message};
+use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
 use crate::database::{self, TestDatabase};
@@ -220,8 +220,7 @@ impl Client {
             match tokio::time::timeout_at(deadline, self.socket.next()).await.expect("a close in time") {
                 Some(Ok(Message::Close(frame))) => return frame,
                 Some(Ok(_)) => (),
-                Some(Err(Error::ConnectionClosed)) | None => return None,
-                Some(Err(_)) => return None,
+                Some(Err(_)) | None => return None,
             }
         }
     }

@@ -77,8 +77,9 @@ impl AgentProcess for DockerAgent {
         let options = TopOptionsBuilder::default().ps_args("-eo pid,stat").build();
         let call = async {
             match self.engine.docker.top_processes(&self.id, Some(options)).await {
-                // It is not running: nothing is.
-                Err(error) if matches!(status(&error), Some(404 | 409 | 500)) => Ok(None),
+                // It is not running: nothing is. Some engines say so with a 500.
+                Err(error) if matches!(status(&error), Some(404 | 409)) => Ok(None),
+                Err(error) if error.to_string().contains("is not running") => Ok(None),
                 other => other.map(Some),
             }
         };

@@ -11,7 +11,7 @@ use tracing::field::{Field, Visit};
 use tracing_subscriber::layer::{Context, SubscriberExt};
 
 use crate::frames::{replay, seqs, text};
-use crate::support::{Client, TestGateway, of_type, on_both};
+use crate::support::{Client, PATIENCE, TestGateway, of_type, on_both};
 use crate::world::eventually;
 
 /// More than any socket buffers take.
@@ -94,7 +94,9 @@ impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Listener {
 
 #[tokio::test]
 async fn g9_a_socket_without_progress_is_closed_with_4102_and_can_resume() {
-    // The gateway runs on this thread, so its log lines come here.
+    // The gateway runs on this thread, so its log lines come here. With a single subscriber, `tracing` asks
+    // the thread that comes by first whether a line is wanted at all, and other tests' threads have none.
+    let _second = tracing::Dispatch::new(tracing_subscriber::registry());
     let heard = Arc::new(Notify::new());
     let listener = Listener { words: "slow_consumer", heard: Arc::clone(&heard) };
     let _listening = tracing::subscriber::set_default(tracing_subscriber::registry().with(listener));
@@ -107,7 +109,9 @@ async fn g9_a_socket_without_progress_is_closed_with_4102_and_can_resume() {
         let seen = deaf.until_type("session.state").await;
         assert!(seqs(&seen).is_empty());
         client.queue(&session, FLOOD).await;
-        let (frames, ()) = tokio::join!(client.until_task_end(), heard.notified());
+        let (frames, ()) = tokio::join!(client.until_task_end(), async {
+            tokio::time::timeout(PATIENCE, heard.notified()).await.expect("it is noticed in time");
+        });
         assert_eq!(frames.last().unwrap()["status"], "completed");
 
         let closed = deaf.closed().await.expect("a close frame");

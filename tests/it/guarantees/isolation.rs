@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use streamgate::domain::{SessionId, TaskId};
 
 use crate::frames::{replay, text};
-use crate::support::{Client, TestGateway, on_both, types};
+use crate::support::{TestGateway, on_both, types};
 
 /// Every frame that names a session or a task.
 fn frames_about(session: &str, task: &str) -> Vec<Value> {

@@ -1,6 +1,6 @@
 //! G4 Turn shape. G5 Tool shape.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::frames::{check_history, of_task, only, replay, text};
 use crate::support::{TestGateway, of_type, on_both, types};
@@ -13,6 +13,9 @@ async fn g4_every_task_ends_once_and_nothing_of_it_follows() {
         let mut client = gateway.client("alice").await;
         let ready = client.start_session().await;
         let session = text(&ready, "session_id");
+        // Sees every frame: it asks nothing, whose reply could overtake one.
+        let mut observer = gateway.client("alice").await;
+        replay(&mut observer, &session).await;
         let prompts = [
             ("/say done", "completed"),
             ("/continue 2\n/say done", "completed"),
@@ -24,17 +27,23 @@ async fn g4_every_task_ends_once_and_nothing_of_it_follows() {
             ("/say again", "completed"),
         ];
         for (prompt, ends) in prompts {
-            let task = text(&client.queue(&session, prompt).await, "task_id");
+            let turn = |prompt: &str, name: &str| {
+                json!({"type": "session.turn", "session_id": session, "prompt": prompt, "request_id": name})
+            };
             // Beside the one at work, one that is cancelled while it waits.
             let waiting = text(&client.queue(&session, "/say never").await, "task_id");
             let status = client.request(json!({"type": "task.cancel", "task_id": waiting})).await;
             if ends == "cancelled" {
                 assert_eq!(status["status"], "cancelled");
-                client.until(|frame| frame["type"] == "task:token" || frame["type"] == "task:tool_use").await;
+                let works = |frame: &serde_json::Value| {
+                    frame["task_id"] == task.as_str()
+                        && (frame["type"] == "task:token" || frame["type"] == "task:tool_use")
+                };
+                observer.until(works).await;
                 client.send(json!({"type": "task.cancel", "task_id": task})).await;
             }
             let is_end = |kind: &serde_json::Value| kind == "task:done" || kind == "task:failed";
-            let end = client.until(|frame| is_end(&frame["type"]) && frame["task_id"] == task.as_str()).await;
+            let end = observer.until(|frame| is_end(&frame["type"]) && frame["task_id"] == task.as_str()).await;
             let end = end.last().unwrap();
             let status = if end["type"] == "task:failed" { "failed" } else { end["status"].as_str().unwrap() };
             assert_eq!(status, ends, "{prompt}");

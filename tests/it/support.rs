@@ -76,7 +76,7 @@ impl TestGateway {
     /// Stops it as SIGTERM does and starts it again on the same data, on a new port. Its links stay what
     /// they were, as those of a gateway with a public name do.
     pub(crate) async fn restart(&mut self) {
-        self.config.public_url = self.app().public_url().to_owned();
+        self.app.as_ref().unwrap().public_url().clone_into(&mut self.config.public_url);
         self.app.take().unwrap().shutdown().await;
         self.app = Some(App::start(self.config.clone()).await.unwrap());
     }

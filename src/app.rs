@@ -26,7 +26,7 @@ use crate::http;
 use crate::hub::Hub;
 use crate::journal::Journal;
 use crate::node::{Node, make_data_dir};
-use crate::orchestrator::{KeyLocks, Orchestrator, Parts, Users};
+use crate::orchestrator::{HARD_GRACE, KeyLocks, Orchestrator, Parts, Users};
 use crate::runtime::Runtime;
 use crate::runtime::docker::DockerRuntime;
 use crate::runtime::pool::{Pool, PoolLimits};
@@ -37,9 +37,9 @@ use crate::store::Store;
 const SOCKET_GRACE: Duration = Duration::from_secs(4);
 
 /// How long agents get to go.
-const POOL_GRACE: Duration = Duration::from_secs(5);
+const POOL_GRACE: Duration = Duration::from_secs(3);
 /// How long the journal gets to commit what it holds.
-const JOURNAL_GRACE: Duration = Duration::from_secs(4);
+const JOURNAL_GRACE: Duration = Duration::from_secs(3);
 
 /// A running gateway.
 pub struct App {
@@ -193,8 +193,12 @@ impl App {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
-        let _ = tokio::time::timeout(SOCKET_GRACE, sockets).await; // What is left is cut off.
-        self.shared.orchestrator.drain(self.drain.saturating_sub(SOCKET_GRACE + JOURNAL_GRACE + POOL_GRACE)).await;
+        // What agents, journal and stragglers may need afterwards is kept back.
+        let grace = self.drain.saturating_sub(HARD_GRACE + POOL_GRACE + JOURNAL_GRACE);
+        let (_, ()) = tokio::join!(
+            tokio::time::timeout(SOCKET_GRACE, sockets), // What is left is cut off.
+            self.shared.orchestrator.drain(grace),
+        );
         self.tracker.close();
         let pool = self.shared.orchestrator.pool();
         if tokio::time::timeout(POOL_GRACE, pool.shutdown(true)).await.is_err() {

@@ -18,6 +18,7 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
 
 pub use effect::{Effect, IdempotencyKey, NewSession, NewTask, TaskEnd};
@@ -148,16 +149,21 @@ impl Journal {
                        SUM(octet_length(frame)) OVER (ORDER BY seq) - octet_length(frame) AS bytes_before
                 FROM events WHERE session_id = $1 AND seq > $2 ORDER BY seq LIMIT $3
             ) AS page WHERE bytes_before < $4 ORDER BY seq";
-        let mut connection = self.database.read().await?;
-        let rows = fetch_all!(
-            connection.on(),
-            (i64, i16, bool, String),
-            PAGE,
-            session.to_string(),
-            after.to_db(),
-            i64::from(most),
-            PAGE_BYTES
-        )?;
+        let database = self.database.clone();
+        // A task of its own: a viewer that nobody polls must not hold a connection.
+        let rows = AbortOnDropHandle::new(tokio::spawn(async move {
+            let mut connection = database.read().await?;
+            fetch_all!(
+                connection.on(),
+                (i64, i16, bool, String),
+                PAGE,
+                session.to_string(),
+                after.to_db(),
+                i64::from(most),
+                PAGE_BYTES
+            )
+        }));
+        let rows = rows.await.unwrap_or(Err(DatabaseError::TimedOut))?;
         rows.into_iter()
             .map(|(seq, audience, has_links, frame)| {
                 Ok(StoredEvent {

@@ -26,6 +26,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 pub use refusal::{Refusal, internal_error};
+use users::KeyLock;
 pub use users::{KeyLocks, Users};
 pub use worker::{Accepted, Ready};
 use worker::{Command, Origin, Worker};
@@ -54,7 +55,7 @@ const TAKE_UP_AFTER: Duration = Duration::from_secs(1);
 /// How long between two looks for a commit that is on its way.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// How long workers get to end once they must.
-const HARD_GRACE: Duration = Duration::from_secs(3);
+pub const HARD_GRACE: Duration = Duration::from_secs(3);
 
 /// What the orchestrator is made of. Built by `app`.
 pub struct Parts {
@@ -115,6 +116,14 @@ pub struct Submitted {
     pub creates_session: bool,
 }
 
+/// Where a prompt goes.
+enum Place {
+    /// Into a session.
+    In(SessionId),
+    /// Into a new one, with this profile.
+    New(ProfileId),
+}
+
 impl Orchestrator {
     /// An orchestrator with no session at work.
     pub fn new(parts: Parts) -> Self {
@@ -172,25 +181,39 @@ impl Orchestrator {
         self.check_profile(who, &profile)?;
         self.check_open()?;
 
+        let place = session.map_or(Place::New(profile), |session| Place::In(session.id));
+        let Some(key) = &submit.idempotency_key else { return self.accept(who, submit, place, None).await };
+        if let Some(lock) = self.parts.keys.try_lock(&who.user, key) {
+            return self.accept(who, submit, place, Some(lock)).await;
+        }
+        // The same key is on its way: this one goes after it, and keeps nobody else waiting.
+        let (this, who, waits) = (self.clone(), who.clone(), self.parts.keys.lock(&who.user, key));
+        Ok(Box::pin(async move {
+            let lock = waits.await;
+            this.accept(&who, submit, place, Some(lock)).await?.await
+        }))
+    }
+
+    /// The second half of a submit, with its key locked if it has one.
+    async fn accept(
+        &self,
+        who: &Principal,
+        submit: Submit,
+        place: Place,
+        key_lock: Option<KeyLock>,
+    ) -> Result<BoxFuture<'static, Result<Submitted, Refusal>>, Refusal> {
         let body_hash = hash(&submit);
-        let key_lock = match &submit.idempotency_key {
-            None => None,
-            Some(key) => match self.parts.keys.try_lock(&who.user, key) {
-                Some(lock) => Some(lock),
-                None => return Ok(self.clone().submit_later(who.clone(), submit)),
-            },
-        };
         if let Some(earlier) = self.earlier(&who.user, &submit, &body_hash).await? {
             return Ok(Box::pin(std::future::ready(Ok(earlier))));
         }
         let key = submit.idempotency_key.clone().map(|key| IdempotencyKey { key, body_hash: body_hash.clone() });
-        let (session_id, origin) = if let Some(session) = &session {
-            (session.id, Origin::Existing)
-        } else {
-            let new = self.new_session(who, profile, submit.mode, None);
-            (SessionId::generate(), Origin::New(Box::new(new)))
+        let (session_id, origin, creates_session) = match place {
+            Place::In(session) => (session, Origin::Existing, false),
+            Place::New(profile) => {
+                let new = self.new_session(who, profile, submit.mode, None);
+                (SessionId::generate(), Origin::New(Box::new(new)), true)
+            }
         };
-        let creates_session = session.is_none();
         let task_id = TaskId::generate();
         let user = who.user.clone();
         let (reply, answer) = oneshot::channel();
@@ -216,16 +239,6 @@ impl Orchestrator {
             drop(key_lock);
         });
         Ok(Box::pin(async { outcome.await.unwrap_or(Err(Refusal::Interrupted)) }))
-    }
-
-    /// Submits once another submit with the same key is through.
-    fn submit_later(self, who: Principal, submit: Submit) -> BoxFuture<'static, Result<Submitted, Refusal>> {
-        Box::pin(async move {
-            if let Some(key) = &submit.idempotency_key {
-                drop(self.parts.keys.lock(&who.user, key).await);
-            }
-            self.submit(&who, submit).await?.await
-        })
     }
 
     /// What a submit under the same key led to, if there was one.

@@ -7,10 +7,10 @@ use axum::extract::ws::{Message, WebSocket};
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, SplitStream};
 use futures_util::{FutureExt, StreamExt};
-use serde::Deserialize;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use tokio_tungstenite::tungstenite;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::debug;
 
 use super::attach::Attachment;
@@ -57,8 +57,9 @@ pub(super) struct Reader {
     client: Client,
     outbox: mpsc::Sender<Outgoing>,
     flood: Flood,
-    /// Requests that wait for the orchestrator.
-    under_way: FuturesUnordered<Outcome>,
+    /// Requests that wait for the orchestrator. Tasks of their own: what holds a connection to the database
+    /// must go on while this reader waits for its client.
+    under_way: FuturesUnordered<AbortOnDropHandle<Vec<Outgoing>>>,
     followed: Followed,
     /// Held by every request under way that will follow one more session.
     room: Arc<()>,
@@ -95,6 +96,7 @@ impl Reader {
                 }
                 Some(outcome) = self.under_way.next() => {
                     let began = Instant::now();
+                    let Ok(outcome) = outcome else { return End::Close(CloseCode::Internal) };
                     if let Some(end) = self.deliver(outcome).await {
                         return end;
                     }
@@ -140,7 +142,7 @@ impl Reader {
                 let error =
                     ErrorFrame::new(ErrorCode::RateLimited, format!("too many frames; slow down, wait {wait} ms"))
                         .retry_after(wait)
-                        .answering(text.and_then(request_id_of));
+                        .answering(text.and_then(RequestId::find));
                 Some(self.send(ServerFrame::Error(error).into()).await)
             }
         }
@@ -159,7 +161,7 @@ impl Reader {
         match self.handle(message).await {
             Ok(Step::Now(outgoing)) => self.deliver(outgoing).await,
             Ok(Step::Later(outcome)) => {
-                self.under_way.push(outcome);
+                self.under_way.push(AbortOnDropHandle::new(tokio::spawn(outcome)));
                 None
             }
             Err(error) => self.send(ServerFrame::Error(error.answering(request_id)).into()).await,
@@ -442,17 +444,6 @@ async fn replay(
         ReplayFrom::Tail(events) => Seq(head.0.saturating_sub(events)),
     };
     Ok(Attachment::replay(session, follow.after(after), head, request_id))
-}
-
-/// The `request_id` of a frame that is refused unread.
-fn request_id_of(text: &str) -> Option<RequestId> {
-    #[derive(Deserialize)]
-    struct Named {
-        request_id: Option<String>,
-    }
-    let named: Named = serde_json::from_str(text).ok()?;
-    let legal = |id: &String| (1..=crate::protocol::client::REQUEST_ID_BYTES).contains(&id.len());
-    named.request_id.filter(legal).map(RequestId)
 }
 
 /// Why the socket can't be read any more. The library drops it without a close frame; we send one.

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use axum::extract::ws::{Message, WebSocket};
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, SplitSink};
 use futures_util::{FutureExt, SinkExt, StreamExt};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::attach::{Attachment, Batch, Viewer, step};
 use super::{End, Followed, Outgoing, Shared, progress};
@@ -19,7 +19,9 @@ use crate::domain::{Seq, SessionId};
 use crate::protocol::{CloseCode, FrameText, ServerFrame};
 
 type Sink = SplitSink<WebSocket, Message>;
-type Step = BoxFuture<'static, Option<(Box<Attachment>, Batch)>>;
+/// A step of a followed session: a task of its own, so that a connection to the database is never held
+/// by something that nobody polls while the socket is slow.
+type Step = AbortOnDropHandle<Option<(Box<Attachment>, Batch)>>;
 
 /// How many bytes are fed before a flush, whatever else waits: fairness between a replay and replies.
 const FLUSH_BYTES: usize = 256 << 10;
@@ -78,7 +80,7 @@ impl Writer {
                     Some(outgoing) => self.take(sink, outgoing).await,
                     None => return End::Gone,
                 },
-                Some(step) = self.steps.next() => self.follow(sink, step).await,
+                Some(step) = self.steps.next() => self.follow(sink, step.ok().flatten()).await,
                 _ = pings.tick() => self.feed(sink, Message::Ping(Bytes::new())).await,
             };
             let result = match result {
@@ -97,7 +99,7 @@ impl Writer {
             if let Ok(outgoing) = self.queue.try_recv() {
                 fed += self.take(sink, outgoing).await?;
             } else if let Some(Some(step)) = self.steps.next().now_or_never() {
-                fed += self.follow(sink, step).await?;
+                fed += self.follow(sink, step.ok().flatten()).await?;
             } else {
                 break;
             }
@@ -132,7 +134,7 @@ impl Writer {
                     Some(announcement) => self.feed_frame(sink, announcement).await?,
                     None => 0,
                 };
-                self.steps.push(step(Arc::clone(&self.shared), self.viewer, attachment).boxed());
+                self.begin_step(attachment);
                 Ok(fed)
             }
             Outgoing::Unfollow(session) => {
@@ -166,9 +168,14 @@ impl Writer {
             self.following.remove(&attachment.session());
             self.followed.remove(attachment.session());
         } else {
-            self.steps.push(self::step(Arc::clone(&self.shared), self.viewer, attachment).boxed());
+            self.begin_step(attachment);
         }
         Ok(fed)
+    }
+
+    fn begin_step(&mut self, attachment: Box<Attachment>) {
+        let step = step(Arc::clone(&self.shared), self.viewer, attachment);
+        self.steps.push(AbortOnDropHandle::new(tokio::spawn(step)));
     }
 
     async fn feed_frame(&mut self, sink: &mut Sink, frame: FrameText) -> Result<usize, Broken> {

@@ -31,14 +31,22 @@ pub struct Session {
 
 /// Tells when what was published has committed. Clones tell of the same commit.
 #[derive(Clone, Debug)]
-pub struct Receipt(Shared<oneshot::Receiver<Result<(), AppendError>>>);
+pub struct Receipt {
+    at: Timestamp,
+    done: Shared<oneshot::Receiver<Result<(), AppendError>>>,
+}
 
 impl Receipt {
+    /// When it was published, as the journal says it.
+    pub fn at(&self) -> Timestamp {
+        self.at
+    }
+
     /// Waits for the commit. While the database is away this waits too: what was accepted is never
     /// abandoned.
     pub async fn committed(self) -> Result<(), AppendError> {
         // The writer drops a sender only when the process ends.
-        self.0.await.unwrap_or(Err(AppendError::Fenced))
+        self.done.await.unwrap_or(Err(AppendError::Fenced))
     }
 }
 
@@ -119,6 +127,6 @@ impl Session {
             done,
             share,
         });
-        Ok(Receipt(receipt.shared()))
+        Ok(Receipt { at, done: receipt.shared() })
     }
 }

@@ -100,6 +100,8 @@ fn forget_unused<K: Eq + Hash, V>(map: &mut HashMap<K, Arc<V>>) {
 }
 
 type Lock = tokio::sync::Mutex<()>;
+/// A key that is locked; given back on drop.
+pub(super) type KeyLock = OwnedMutexGuard<()>;
 
 /// Locks by user and idempotency key.
 #[derive(Default)]
@@ -109,8 +111,8 @@ pub struct KeyLocks {
 
 impl KeyLocks {
     /// Waits until no other submit of this user with this key is on its way.
-    pub async fn lock(&self, user: &UserId, key: &str) -> OwnedMutexGuard<()> {
-        self.of(user, key).lock_owned().await
+    pub fn lock(&self, user: &UserId, key: &str) -> impl Future<Output = OwnedMutexGuard<()>> + Send + use<> {
+        self.of(user, key).lock_owned()
     }
 
     /// The same without waiting; `None` when another one is on its way.

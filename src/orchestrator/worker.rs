@@ -510,7 +510,7 @@ impl Worker {
             _slot: slot,
         };
         self.queue.insert(position, waiting);
-        let created_at = self.parts.clock.now();
+        let created_at = receipt.at();
         let _ = reply.send(Ok(Accepted { position, prompt_seq, created_at, receipt }));
         if interrupts {
             self.stop_current().await?;

@@ -20,6 +20,19 @@ pub const ALLOWED_TOOLS: usize = 256;
 #[serde(transparent)]
 pub struct RequestId(pub String);
 
+impl RequestId {
+    /// The `request_id` of a frame that is refused unread, or that is not quite JSON (half an emoji, a
+    /// number that no machine holds), so that its client does not wait for ever.
+    pub fn find(text: &str) -> Option<Self> {
+        #[derive(serde::Deserialize)]
+        struct Named {
+            request_id: Option<String>,
+        }
+        let named: Named = serde_json::from_str(text).ok()?;
+        named.request_id.filter(|id| (1..=REQUEST_ID_BYTES).contains(&id.len())).map(Self)
+    }
+}
+
 /// A client frame and the name its client gave it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ClientMessage {
@@ -139,8 +152,13 @@ pub enum Answer {
 impl ClientMessage {
     /// Reads one text frame. The error echoes the frame's `request_id` when that could be read.
     pub fn parse(text: &str, limits: TextLimits) -> Result<Self, ErrorFrame> {
-        let object: Map<String, Value> = serde_json::from_str(text)
-            .map_err(|_| ErrorFrame::new(ErrorCode::InvalidJson, "a frame must be one JSON object in a text frame"))?;
+        let object: Map<String, Value> = serde_json::from_str(text).map_err(|_| {
+            ErrorFrame::new(
+                ErrorCode::InvalidJson,
+                "a frame must be one JSON object in a text frame, in whole characters",
+            )
+            .answering(RequestId::find(text))
+        })?;
         let mut fields = Fields::new(&object, limits);
         let request_id = fields.optional_text("request_id", REQUEST_ID_BYTES).map(RequestId);
         let Some(kind) = fields.required_text("type", NAME_BYTES) else {

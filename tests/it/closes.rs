@@ -110,7 +110,7 @@ async fn what_came_before_a_breach_was_heard() {
 
 #[tokio::test]
 async fn a_flood_of_binary_frames_is_closed_with_1003() {
-    let gateway = gateway(|_| ()).await;
+    let gateway = gateway(|config| config.limits.frames_burst = 1_000).await;
     let mut client = gateway.client("alice").await;
     for _ in 0..59 {
         client.socket.send(Message::binary(b"\x00".as_slice())).await.unwrap();

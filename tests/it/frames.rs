@@ -126,7 +126,7 @@ pub(crate) fn check_history(frames: &[Value]) {
 fn check_task(task: &str, events: &[&Value]) {
     let kinds: Vec<&str> = events.iter().map(|event| event["type"].as_str().unwrap()).collect();
     let is_end = |kind: &&str| matches!(*kind, "task:done" | "task:failed");
-    let ends: Vec<_> = kinds.iter().copied().filter(|kind| is_end(&kind)).collect();
+    let ends: Vec<_> = kinds.iter().copied().filter(|kind| is_end(kind)).collect();
     assert_eq!(ends.len(), 1, "exactly one end of `{task}`: {kinds:?}");
     let end = events[events.len() - 1];
     assert!(is_end(&end["type"].as_str().unwrap()), "nothing of `{task}` after its end: {kinds:?}");

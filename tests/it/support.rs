@@ -11,10 +11,10 @@ use streamgate::auth::api_token::ApiTokens;
 use streamgate::config::{Config, ProfileConfig};
 use streamgate::domain::UserId;
 use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
-use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
 use crate::database::{self, TestDatabase};
@@ -73,8 +73,10 @@ impl TestGateway {
         self.directory.path()
     }
 
-    /// Stops it as SIGTERM does and starts it again on the same data, on a new port.
+    /// Stops it as SIGTERM does and starts it again on the same data, on a new port. Its links stay what
+    /// they were, as those of a gateway with a public name do.
     pub(crate) async fn restart(&mut self) {
+        self.app.as_ref().unwrap().public_url().clone_into(&mut self.config.public_url);
         self.app.take().unwrap().shutdown().await;
         self.app = Some(App::start(self.config.clone()).await.unwrap());
     }
@@ -218,8 +220,7 @@ impl Client {
             match tokio::time::timeout_at(deadline, self.socket.next()).await.expect("a close in time") {
                 Some(Ok(Message::Close(frame))) => return frame,
                 Some(Ok(_)) => (),
-                Some(Err(Error::ConnectionClosed)) | None => return None,
-                Some(Err(_)) => return None,
+                Some(Err(_)) | None => return None,
             }
         }
     }

@@ -32,9 +32,9 @@ impl World {
         let database = database::postgres().await;
         let pool = load(&database, &recorded).await;
         let gateway = TestGateway::start_with(database, |config: &mut Config| {
-            config.public_url = OWN.to_owned();
+            config.public_url = OWN.into();
             config.auth.allowed_origins = vec![FRIEND.to_owned()];
-            config.auth.better_auth.secret = recorded["envs"]["http"]["secret"].as_str().unwrap().to_owned();
+            config.auth.better_auth.secret = recorded["envs"]["http"]["secret"].as_str().unwrap().into();
         })
         .await;
         Self { gateway, pool, recorded }

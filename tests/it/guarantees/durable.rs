@@ -1,7 +1,6 @@
 //! G1 Durable before visible, G6 No silent gap, G7 One at a time.
 
 use serde_json::{Value, json};
-use streamgate::config::Config;
 
 use crate::frames::{check_history, of_task, replay, replay_texts, seq, seqs, text, unsigned};
 use crate::support::{Client, TestGateway, of_type, on_both, types};
@@ -42,9 +41,9 @@ fn all_unsigned(texts: &[String]) -> Vec<String> {
 #[tokio::test]
 async fn g1_what_a_client_saw_is_what_every_replay_returns_byte_for_byte() {
     on_both(|database| async {
-        // Not after its port, which is another after the restart.
-        let fixed = |config: &mut Config| config.public_url = "http://gateway.example".to_owned();
-        let mut gateway = TestGateway::start_with(database, fixed).await;
+        // Links name the gateway as clients see it, whatever its port is after a restart.
+        let mut gateway =
+            TestGateway::start_with(database, |config| config.public_url = "http://gateway.test".to_owned()).await;
         let mut client = gateway.client("alice").await;
         let session = text(&client.start_session().await, "session_id");
         let mut document = gateway.document_client("alice").await;

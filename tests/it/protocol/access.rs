@@ -17,7 +17,7 @@ async fn an_admin_may_read_cancel_and_end_what_others_own_but_not_speak_in_it() 
         let mut admin = gateway.admin().await;
         let history = replay(&mut admin, &held.session).await;
         assert!(types(&history).contains(&"task:tool_use"));
-        let head = gateway.head(&held.session).await;
+        let newest = gateway.head(&held.session).await;
         for frame in [
             json!({"type": "session.turn", "session_id": held.session, "prompt": "x"}),
             json!({"type": "task.submit", "session_id": held.session, "prompt": "x"}),
@@ -27,7 +27,7 @@ async fn an_admin_may_read_cancel_and_end_what_others_own_but_not_speak_in_it() 
             let error = admin.request(frame.clone()).await;
             assert_eq!(error["code"], "FORBIDDEN", "{frame}");
         }
-        assert_eq!(gateway.head(&held.session).await, head);
+        assert_eq!(gateway.head(&held.session).await, newest);
 
         let ack = admin.request(json!({"type": "task.cancel", "task_id": held.task})).await;
         assert_eq!((&ack["type"], &ack["status"]), (&json!("ack"), &json!("cancelled")));

@@ -11,6 +11,7 @@ async fn asked(client: &mut Client, prompt: &str) -> Value {
     client.expect("task:ask_user").await
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "callers make it in place")]
 fn answer(ask: &Value, answer: Value) -> Value {
     json!({"type": "task.answer", "task_id": ask["task_id"], "answer": answer})
 }

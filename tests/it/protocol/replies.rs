@@ -112,7 +112,7 @@ async fn a_request_id_gets_exactly_one_direct_reply() {
         let mut client = gateway.client("alice").await;
         let frames = client.run("/say one").await;
         let (session, task) = (text(&frames[0], "session_id"), text(&frames[0], "task_id"));
-        let none = "sess_00000000000000000000000000000000";
+        let nowhere = "sess_00000000000000000000000000000000";
         let asked = [
             (json!({"type": "ping"}), "pong"),
             (json!({"type": "session.start"}), "session.ready"),
@@ -121,11 +121,11 @@ async fn a_request_id_gets_exactly_one_direct_reply() {
             (json!({"type": "task.submit", "prompt": "/say more", "session_id": session}), "ack"),
             (json!({"type": "session.turn", "prompt": "/say more", "session_id": session}), "ack"),
             (json!({"type": "session.resume", "session_id": session}), "session.replay_start"),
-            (json!({"type": "session.resume", "session_id": none}), "error"),
+            (json!({"type": "session.resume", "session_id": nowhere}), "error"),
             (json!({"type": "task.cancel", "task_id": task}), "ack"),
             (json!({"type": "task.answer", "task_id": task, "answer": "x"}), "error"),
-            (json!({"type": "session.unsubscribe", "session_id": none}), "ack"),
-            (json!({"type": "session.end", "session_id": none}), "error"),
+            (json!({"type": "session.unsubscribe", "session_id": nowhere}), "ack"),
+            (json!({"type": "session.end", "session_id": nowhere}), "error"),
             (json!({"type": "no.such"}), "error"),
             (json!({}), "error"),
             (json!({"type": "session.turn"}), "error"),
@@ -148,9 +148,9 @@ async fn a_request_id_gets_exactly_one_direct_reply() {
         let mut late = client.turn(&session, "/tokens 50").await;
         late.extend(client.settle().await);
         late.pop();
-        late.iter().for_each(|frame| {
+        for frame in &late {
             note(frame);
-        });
+        }
         for (number, (frame, kind)) in asked.iter().enumerate() {
             assert_eq!(replies[&format!("request {number}")], [*kind], "{frame}");
         }

@@ -415,7 +415,7 @@ async fn many_sessions_write_at_once_and_each_in_order() {
                 writing
             });
         }
-        let expected: String = (0..30).map(|event| format!("{event};-")).collect();
+        let expected = (0..30).map(|event| format!("{event};-")).collect::<Vec<_>>().concat();
         while let Some(writing) = sessions.join_next().await {
             assert_eq!(desk.frames(&writing.unwrap()).await.concat(), expected);
         }

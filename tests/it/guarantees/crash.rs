@@ -1,0 +1,102 @@
+//! G1, G2, G7 and G8 when the gateway is killed without a word, again and again.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::database::TestDatabase;
+use crate::frames::{check_history, replay_texts, seq, text};
+use crate::program::Program;
+use crate::support::{Client, of_type, on_both};
+use crate::world::{processes, stragglers};
+
+async fn start(database: &TestDatabase, data: &Path) -> Program {
+    let data_dir = data.to_str().unwrap();
+    let settings = [("STREAMGATE_DATA_DIR", data_dir), ("STREAMGATE_DATABASE__URL", &*database.url)];
+    Program::start(&settings).await
+}
+
+/// A client that keeps every event exactly as it came, over all its connections.
+struct Witness {
+    client: Client,
+    events: Vec<(u64, String)>,
+}
+
+impl Witness {
+    /// The next frame, which is kept when it is an event.
+    async fn next(&mut self) -> Value {
+        let text = self.client.next_text().await;
+        let frame: Value = serde_json::from_str(&text).unwrap();
+        if let Some(seq) = seq(&frame) {
+            self.events.push((seq, text));
+        }
+        frame
+    }
+
+    async fn until(&mut self, is_last: impl Fn(&Value) -> bool) -> Value {
+        loop {
+            let frame = self.next().await;
+            if is_last(&frame) {
+                return frame;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn g1_a_gateway_that_is_killed_has_lost_nothing_that_was_seen_and_repeats_nothing() {
+    on_both(|database| async move {
+        let data = tempfile::tempdir().unwrap();
+        let mut gateway = start(&database, data.path()).await;
+        let token = gateway.token("alice").await;
+        let mut client = Client::connect(gateway.address, &token, true).await;
+        let ready = client.start_session().await;
+        let (session, container) = (text(&ready, "session_id"), text(&ready, "container_id"));
+        let mut witness = Witness { client, events: Vec::new() };
+        let turn = |prompt: &str, key: String| {
+            json!({"type": "session.turn", "session_id": session, "prompt": prompt, "idempotency_key": key,
+                   "request_id": key})
+        };
+        let mut accepted: Vec<(Value, Value)> = Vec::new();
+        for round in 0..4_usize {
+            let work = turn("/tool setsid -f sleep 1000 >/dev/null 2>&1\n/tokens 1000000 1", format!("work {round}"));
+            let wait = turn(&format!("/say round {round}"), format!("wait {round}"));
+            for frame in [&work, &wait] {
+                witness.client.send(frame.clone()).await;
+                let ack = witness.until(|reply| reply["request_id"] == frame["request_id"]).await;
+                assert_eq!(ack["type"], "ack", "{ack}");
+                accepted.push((frame.clone(), ack["task_id"].clone()));
+            }
+            // It dies in the middle of what it says.
+            let enough = format!("t{} ", 50 + 70 * round);
+            witness.until(|frame| frame["text"] == enough.as_str()).await;
+            gateway.kill().await;
+
+            gateway = start(&database, data.path()).await;
+            assert_eq!(stragglers(&container), [""; 0], "nothing of the task that was at work is left");
+            witness.client = Client::connect(gateway.address, &token, true).await;
+            let after = witness.events.last().unwrap().0;
+            witness.client.send(json!({"type": "session.resume", "session_id": session, "after_seq": after})).await;
+            let [.., (_, working), (_, waiting)] = &accepted[..] else { unreachable!("two a round") };
+            let failed = witness.until(|frame| frame["type"] == "task:failed").await;
+            assert_eq!((&failed["task_id"], &failed["retryable"]), (working, &json!(true)), "{failed}");
+            let done = witness.until(|frame| frame["type"] == "task:done").await;
+            assert_eq!((&done["task_id"], &done["status"]), (waiting, &json!("completed")));
+        }
+
+        let mut client = Client::connect(gateway.address, &token, true).await;
+        // Whose answer was lost asks again: it was taken, and is not run twice.
+        for (frame, task) in &accepted {
+            assert_eq!(&client.request(frame.clone()).await["task_id"], task);
+        }
+        let replayed = replay_texts(&mut client, &session).await;
+        let seen: Vec<String> = witness.events.into_iter().map(|(_, text)| text).collect();
+        assert!(seen == replayed, "all that was seen, in order, each once, byte for byte");
+        let history: Vec<Value> = replayed.iter().map(|text| serde_json::from_str(text).unwrap()).collect();
+        check_history(&history);
+        assert_eq!(of_type(&history, "user.message").len(), accepted.len());
+        gateway.stop().await;
+        assert_eq!(processes(&container), [""; 0]);
+    })
+    .await;
+}

@@ -424,9 +424,13 @@ impl Worker {
             Command::Submit { task, user, submit, key, reply } => self.accept(task, user, *submit, key, reply).await?,
             Command::Ready { reply } => {
                 if self.status == SessionStatus::Closed || self.ending.is_some() {
-                    let ready = self.was_ready();
-                    let receipt = self.publish(None, &[], Vec::new()).await?;
-                    let _ = reply.send(ready.map(|ready| (ready, receipt)));
+                    if let Some(ready) = self.was_ready() {
+                        let receipt = self.publish(None, &[], Vec::new()).await?;
+                        let _ = reply.send(Ok((ready, receipt)));
+                    } else {
+                        self.ready.push(reply);
+                        self.refuse_ready("it never came up");
+                    }
                 } else {
                     self.ready.push(reply);
                     // At once, also while the agent is at work.
@@ -444,10 +448,10 @@ impl Worker {
         Ok(())
     }
 
-    /// The box that a closed session lived in.
-    fn was_ready(&self) -> Result<Ready, Refusal> {
-        let container_id = self.container.ok_or_else(|| Refusal::NoContainer("it never came up".to_owned()))?;
-        Ok(Ready {
+    /// The box that a closed session lived in, if it ever had one.
+    fn was_ready(&self) -> Option<Ready> {
+        let container_id = self.container?;
+        Some(Ready {
             container_id,
             container_name: crate::runtime::container_name(container_id),
             profile_id: self.profile_id.clone(),

@@ -234,7 +234,11 @@ impl Writer {
     /// Brings every append to its end: committed and shown, or failed. Returns only then.
     async fn settle(&self, mut group: Vec<Append>) {
         let mut tries = 0;
-        while !group.is_empty() {
+        loop {
+            group = without_lost(group);
+            if group.is_empty() {
+                return;
+            }
             let result = group::commit(&self.database, &group).await;
             self.note_available(!matches!(result, Err(group::Refusal::Unavailable(_))));
             match result {
@@ -314,6 +318,16 @@ fn fail_session(group: Vec<Append>, session: SessionId, error: AppendError) -> V
     for append in failed {
         append.fenced.cancel();
         let _ = append.done.send(Err(error)); // Nobody may be waiting for it.
+    }
+    rest
+}
+
+/// What sessions still do that have not lost anything. After a loss an append's numbers may fit all the
+/// same, when what was lost had no events: it must not happen without what went before it.
+fn without_lost(group: Vec<Append>) -> Vec<Append> {
+    let (lost, rest): (Vec<_>, Vec<_>) = group.into_iter().partition(|append| append.fenced.is_cancelled());
+    for append in lost {
+        let _ = append.done.send(Err(AppendError::Fenced)); // Nobody may be waiting for it.
     }
     rest
 }

@@ -455,7 +455,10 @@ impl Worker {
             container_id,
             container_name: crate::runtime::container_name(container_id),
             profile_id: self.profile_id.clone(),
-        })
+        };
+        let receipt = self.publish(None, &[], Vec::new()).await?;
+        let _ = reply.send(Ok((ready, receipt)));
+        Ok(())
     }
 
     async fn accept(

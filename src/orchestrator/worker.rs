@@ -424,13 +424,7 @@ impl Worker {
             Command::Submit { task, user, submit, key, reply } => self.accept(task, user, *submit, key, reply).await?,
             Command::Ready { reply } => {
                 if self.status == SessionStatus::Closed || self.ending.is_some() {
-                    if let Some(ready) = self.was_ready() {
-                        let receipt = self.publish(None, &[], Vec::new()).await?;
-                        let _ = reply.send(Ok((ready, receipt)));
-                    } else {
-                        self.ready.push(reply);
-                        self.refuse_ready("it never came up");
-                    }
+                    self.was_ready(reply).await?;
                 } else {
                     self.ready.push(reply);
                     // At once, also while the agent is at work.
@@ -448,10 +442,14 @@ impl Worker {
         Ok(())
     }
 
-    /// The box that a closed session lived in, if it ever had one.
-    fn was_ready(&self) -> Option<Ready> {
-        let container_id = self.container?;
-        Some(Ready {
+    /// Names the box that a closed session lived in, if it ever had one.
+    async fn was_ready(&mut self, reply: Reply<(Ready, Receipt)>) -> Result<(), Lost> {
+        let Some(container_id) = self.container else {
+            self.ready.push(reply);
+            self.refuse_ready("it never came up");
+            return Ok(());
+        };
+        let ready = Ready {
             container_id,
             container_name: crate::runtime::container_name(container_id),
             profile_id: self.profile_id.clone(),

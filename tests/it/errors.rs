@@ -563,10 +563,12 @@ async fn storage_unavailable_accepts_nothing_and_costs_nothing() {
         let task = client.expect("task:started").await["task_id"].clone();
 
         let outage = Outage::begin(&gateway.database).await;
-        // The agent at work goes on talking, so the journal notices by itself.
+        // The agent at work goes on talking, so the journal notices by itself. What comes before that is taken
+        // in and waits; readers may have noticed earlier.
         let ready = reqwest::Client::new();
         eventually("the gateway knows", async || {
-            ready.get(gateway.url("/health/ready")).send().await.unwrap().status() == 503
+            let journal_knows = !gateway.app().shared().orchestrator.hub().journal().is_available();
+            ready.get(gateway.url("/health/ready")).send().await.unwrap().status() == 503 && journal_knows
         })
         .await;
         for frame in [

@@ -87,7 +87,7 @@ impl App {
         let public_url = config.public_url();
         let authenticator =
             Authenticator::connect(&config.auth, &public_url, &database, tokens, Arc::clone(&clock)).await?;
-        let signer = SignedLinks::open(&database, &config.auth.link_secret).await?;
+        let signer = SignedLinks::open(&store, &config.auth.link_secret).await?;
         let links =
             Links::new(signer, public_url.clone(), Duration::from_secs(config.auth.link_seconds), Arc::clone(&clock));
 

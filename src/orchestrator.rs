@@ -423,15 +423,10 @@ impl Orchestrator {
         let open = self.parts.store.open_tasks(session.id).await?;
         let summary = |task: &TaskRecord| TaskSummary { task_id: task.id, status: task.state, priority: task.priority };
         let at_work = open.iter().find(|task| task.state != TaskState::Queued);
-        let mut pending_ask = None;
-        if let Some(task) = at_work.filter(|task| task.state == TaskState::AwaitingAnswer) {
-            let questions = self.parts.store.questions(task.id).await?;
-            pending_ask = questions.into_iter().find(|question| question.answer.is_none()).map(|question| PendingAsk {
-                ask_id: question.id,
-                task_id: question.task,
-                questions: question.questions,
-            });
-        }
+        let pending_ask = match at_work {
+            Some(task) => self.pending_ask(task).await?,
+            None => None,
+        };
         Ok(SessionState {
             session_id: session.id,
             status: session.status,
@@ -443,6 +438,19 @@ impl Orchestrator {
             profile_id: session.profile.clone(),
             title: session.title.clone(),
         })
+    }
+
+    /// The oldest question of a task that waits for its answer.
+    pub async fn pending_ask(&self, task: &TaskRecord) -> Result<Option<PendingAsk>, DatabaseError> {
+        if task.state != TaskState::AwaitingAnswer {
+            return Ok(None);
+        }
+        let questions = self.parts.store.questions(task.id).await?;
+        Ok(questions.into_iter().find(|question| question.answer.is_none()).map(|question| PendingAsk {
+            ask_id: question.id,
+            task_id: question.task,
+            questions: question.questions,
+        }))
     }
 
     /// Takes up the sessions that this gateway owned when it ended last: queued tasks run, the one that

@@ -9,7 +9,7 @@ pub use rows::{QuestionRecord, SessionRecord, TaskRecord};
 use rows::{QuestionRow, SessionRow, TaskRow};
 
 use crate::database::{Database, DatabaseError, On, execute, fetch_all, fetch_optional};
-use crate::domain::{AskId, ContainerId, Epoch, Seq, SessionId, SessionStatus, TaskId, TaskState, Timestamp, UserId};
+use crate::domain::{ContainerId, Epoch, Seq, SessionId, SessionStatus, TaskId, TaskState, Timestamp, UserId};
 
 /// The look-ups' clonable address.
 #[derive(Clone)]
@@ -154,19 +154,6 @@ impl Store {
             task.to_string()
         )?;
         rows.into_iter().map(QuestionRow::read).collect()
-    }
-
-    /// A question, by its own id.
-    pub async fn question(&self, id: AskId) -> Result<Option<QuestionRecord>, DatabaseError> {
-        let mut connection = self.database.read().await?;
-        fetch_optional!(
-            connection.on(),
-            QuestionRow,
-            "SELECT id, task_id, questions, answer FROM questions WHERE id = $1",
-            id.to_string()
-        )?
-        .map(QuestionRow::read)
-        .transpose()
     }
 
     /// What was submitted under a key within the last 24 hours.

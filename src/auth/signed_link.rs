@@ -1,6 +1,6 @@
 //! Links to files of a workspace that open without a credential, for a while.
 //!
-//! `hub` signs one whenever it delivers an event that names a file; the file route verifies it. A
+//! Whoever delivers an event that names a file has one signed; the file route verifies it. A
 //! link opens one file of one session for reading, and nothing else: its purpose is part of what is
 //! signed.
 
@@ -17,8 +17,11 @@ use serde::{Deserialize, Serialize};
 use tracing::error;
 
 use super::api_token::hex;
-use crate::database::{Database, DatabaseError, execute, fetch_optional};
+use crate::database::DatabaseError;
 use crate::domain::{Clock, SessionId, Timestamp};
+use crate::protocol::link::fill_links;
+use crate::protocol::{FrameText, StoredEvent};
+use crate::store::Store;
 
 /// What these tokens are for: one that was signed for anything else opens no file.
 const PURPOSE: &str = "streamgate:file:read";
@@ -35,17 +38,6 @@ struct Claims {
     exp: i64,
 }
 
-/// Why links can't be signed.
-#[derive(Debug, thiserror::Error)]
-pub enum LinkSecretError {
-    /// The secret can be guessed.
-    #[error("`auth.link_secret` has fewer than 32 characters: make one with `openssl rand -hex 32`, or leave it empty")]
-    Short,
-    /// The secret can't be read or kept.
-    #[error("can't keep the secret of links in the database")]
-    Database(#[from] DatabaseError),
-}
-
 /// Signs and verifies links.
 #[derive(Clone)]
 pub struct SignedLinks {
@@ -55,14 +47,11 @@ pub struct SignedLinks {
 }
 
 impl SignedLinks {
-    /// With the `configured` secret; if that is empty, with one that all gateways of `database`
-    /// share, made by the first of them.
-    pub async fn open(database: &Database, configured: &str) -> Result<Self, LinkSecretError> {
+    /// With the `configured` secret; if that is empty, with one that all gateways on one database
+    /// share, made by the first of them. `Config::check` has seen that it is long enough.
+    pub async fn open(store: &Store, configured: &str) -> Result<Self, DatabaseError> {
         if configured.is_empty() {
-            return Ok(Self::new(shared_secret(database).await?.as_bytes()));
-        }
-        if configured.chars().count() < SECRET_LENGTH {
-            return Err(LinkSecretError::Short);
+            return Ok(Self::new(shared_secret(store).await?.as_bytes()));
         }
         Ok(Self::new(configured.as_bytes()))
     }
@@ -131,6 +120,15 @@ impl Links {
         format!("{}/v1/sessions/{session}/files/{path}?_pvt={token}", self.public_url)
     }
 
+    /// An event's frame as viewers get it: with fresh links.
+    pub fn frame(&self, session: SessionId, event: StoredEvent) -> FrameText {
+        if event.has_links {
+            FrameText::from(fill_links(&event.frame, |path| self.url(session, path)))
+        } else {
+            event.frame
+        }
+    }
+
     /// Whether `token` opens the file at the (decoded) `path` of `session` now.
     pub fn opens(&self, token: &str, session: SessionId, path: &str) -> bool {
         self.signer.verify(token, session, path, self.clock.now())
@@ -143,22 +141,13 @@ impl fmt::Debug for SignedLinks {
     }
 }
 
-async fn shared_secret(database: &Database) -> Result<String, DatabaseError> {
+/// The secret that all gateways on one database share.
+async fn shared_secret(store: &Store) -> Result<String, DatabaseError> {
     let mut bytes = [0_u8; SECRET_LENGTH];
     UnwrapErr(SysRng).fill_bytes(&mut bytes);
-    let mut transaction = database.begin().await?;
-    // Gateways may start at once: the first one's stays, and all read it back.
-    execute!(
-        transaction.on(),
-        "INSERT INTO settings (name, value) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING",
-        SETTING,
-        hex(&bytes),
-    )?;
-    transaction.commit().await?;
-    let mut connection = database.read().await?;
-    let kept = fetch_optional!(connection.on(), (String,), "SELECT value FROM settings WHERE name = $1", SETTING)?;
+    let kept = store.setting(SETTING, &hex(&bytes)).await?;
     // An empty secret would let anybody sign.
-    kept.map(|(secret,)| secret).filter(|secret| secret.len() >= SECRET_LENGTH).ok_or(DatabaseError::Corrupt(SETTING))
+    if kept.len() < SECRET_LENGTH { Err(DatabaseError::Corrupt(SETTING)) } else { Ok(kept) }
 }
 
 #[cfg(test)]

@@ -8,6 +8,8 @@ use super::effective::is_postgres;
 use super::{Config, ConfigError, ProfileConfig, RuntimeKind};
 use crate::domain::ProfileId;
 
+/// The longest time that can be set, in seconds: ten years. More would be beyond what clocks can add.
+const MOST_SECONDS: i64 = 10 * 365 * 24 * 3600;
 /// The fewest characters of a secret that signs something.
 const SECRET_CHARACTERS: usize = 32;
 /// What Better Auth signs with when nobody gave it a secret: everybody knows it.
@@ -72,6 +74,10 @@ impl Config {
         ];
         if let Some((key, _)) = others.iter().find(|(_, value)| *value == 0) {
             return Err(at_least_one(key));
+        }
+        if let Some((key, seconds)) = too_long(&Table::try_from(self).unwrap_or_default(), "") {
+            let mend = format!("set it to at most {MOST_SECONDS}, ten years");
+            return Err(bad(&key, seconds, "longer than any clock runs", &mend));
         }
         let (ping, dead) = (self.limits.ping_seconds, self.limits.dead_seconds);
         if dead <= ping {
@@ -202,6 +208,17 @@ fn at_least_one(key: &str) -> ConfigError {
     ConfigError::new(format!("`{key}` is less than 1, with which nothing works"), "set it to 1 or more")
 }
 
+/// The first time in `table` that is beyond [`MOST_SECONDS`], under its full key.
+fn too_long(table: &Table, within: &str) -> Option<(String, i64)> {
+    table.iter().find_map(|(key, value)| match value {
+        Value::Table(inner) => too_long(inner, &format!("{within}{key}.")),
+        Value::Integer(value) if key.ends_with("seconds") && *value > MOST_SECONDS => {
+            Some((format!("{within}{key}"), *value))
+        }
+        _ => None,
+    })
+}
+
 /// Whether `text` is a web origin: `http` or `https`, a host, perhaps a port, and nothing else.
 fn is_origin(text: &str) -> bool {
     let Ok(uri) = text.parse::<Uri>() else { return false };
@@ -249,11 +266,12 @@ mod tests {
     #[test]
     fn what_can_not_work_is_refused_by_name() {
         type Change = fn(&mut Config);
-        let cases: [(&str, Change); 17] = [
+        let cases: [(&str, Change); 18] = [
             ("`admin.listen` is", |config| config.admin.listen = config.listen),
             ("`public_url` is `https://a.example/x`", |config| config.public_url = "https://a.example/x".to_owned()),
             ("`public_url` is `a.example`", |config| config.public_url = "a.example".to_owned()),
             ("`data_dir` is empty", |config| config.data_dir = "".into()),
+            ("`limits.task_seconds` is `315360001`", |config| config.limits.task_seconds = 315_360_001),
             ("`limits.dead_seconds` is `25`", |config| config.limits.dead_seconds = 25),
             ("`limits.frame_bytes` is less than 1", |config| config.limits.frame_bytes = 0),
             ("`database.max_connections` is less than 1", |config| config.database.max_connections = 0),

@@ -10,7 +10,6 @@ use super::Shared;
 use crate::database::DatabaseError;
 use crate::domain::{Audience, Seq, SessionId};
 use crate::hub::Subscription;
-use crate::protocol::link::fill_links;
 use crate::protocol::{FrameText, RequestId, ServerFrame, StoredEvent};
 
 /// How the frame of a session's last event begins.
@@ -184,13 +183,7 @@ impl Attachment {
         let frames = events
             .into_iter()
             .filter(|event| viewer.sees(event.audience))
-            .map(|event| {
-                if event.has_links {
-                    FrameText::from(fill_links(&event.frame, |path| shared.links.url(self.session, path)))
-                } else {
-                    event.frame
-                }
-            })
+            .map(|event| shared.links.frame(self.session, event))
             .collect();
         Batch { frames, last }
     }

@@ -8,6 +8,7 @@ use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 
 use crate::config::LimitsConfig;
 use crate::domain::{SessionId, UserId};
+use crate::protocol::{ErrorCode, ErrorFrame};
 
 /// Counts connections.
 pub struct Connections {
@@ -32,6 +33,18 @@ pub enum TooMany {
     Process,
     /// Too many came within a second.
     Rate,
+}
+
+impl TooMany {
+    /// What who came too late hears.
+    pub fn error(self) -> ErrorFrame {
+        let message = match self {
+            Self::User => "you have too many connections; close one",
+            Self::Process => "this gateway has too many connections; try again later",
+            Self::Rate => "too many new connections at once; try again shortly",
+        };
+        ErrorFrame::new(ErrorCode::TooManyConnections, message).retry_after(1_000)
+    }
 }
 
 /// The sessions that one connection follows: the reader adds, the writer takes away what has ended.

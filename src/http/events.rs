@@ -22,8 +22,7 @@ use crate::connection::Viewer;
 use crate::database::DatabaseError;
 use crate::domain::{Seq, SessionId};
 use crate::hub::PAGE_EVENTS;
-use crate::protocol::link::fill_links;
-use crate::protocol::{ErrorCode, ErrorFrame, FrameText, StoredEvent};
+use crate::protocol::{ErrorCode, ErrorFrame, StoredEvent};
 
 const NDJSON: &str = "application/x-ndjson";
 /// Events of a JSON body when the client doesn't say.
@@ -87,15 +86,6 @@ pub(super) fn check_cursor(cursor: Seq, head: Seq) -> Result<(), ApiError> {
 /// What somebody sees over REST.
 pub(super) fn viewer(who: &Principal) -> Viewer {
     Viewer { extended: true, is_admin: who.is_admin }
-}
-
-/// An event's frame with fresh links.
-pub(super) fn frame(gateway: &Gateway, session: SessionId, event: StoredEvent) -> FrameText {
-    if event.has_links {
-        FrameText::from(fill_links(&event.frame, |path| gateway.links.url(session, path)))
-    } else {
-        event.frame
-    }
 }
 
 fn wants_ndjson(headers: &HeaderMap) -> bool {
@@ -184,7 +174,7 @@ impl History {
                 text.push_str(if self.opened { "," } else { "{\"events\":[" });
                 self.opened = true;
             }
-            text.push_str(&frame(&self.gateway, self.session, event));
+            text.push_str(&self.gateway.links.frame(self.session, event));
             if self.form == Form::Lines {
                 text.push('\n');
             }

@@ -18,7 +18,7 @@ use futures_util::stream::unfold;
 use tokio::time::{Instant, sleep_until};
 use tracing::warn;
 
-use super::events::{after_seq, check_cursor, frame, viewer};
+use super::events::{after_seq, check_cursor, viewer};
 use super::query::Query;
 use super::{ApiError, Gateway};
 use crate::auth::{AuthError, Credential, Principal};
@@ -26,7 +26,7 @@ use crate::connection::{Permit, TooMany};
 use crate::domain::{Seq, SessionId};
 use crate::hub::Subscription;
 use crate::orchestrator::Refusal;
-use crate::protocol::{ErrorCode, ErrorFrame, StoredEvent};
+use crate::protocol::{ErrorFrame, StoredEvent};
 
 /// How often silence is broken, for proxies that take it for death.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -52,7 +52,7 @@ pub(super) async fn follow(
     let follow = gateway.orchestrator.hub().follow(id).await?.ok_or(Refusal::SessionNotFound)?;
     check_cursor(cursor, follow.head())?;
     let credential = gateway.authenticator.credential_from_request(&method, &headers, &uri)?;
-    let permit = gateway.connections.enter(&who.user).map_err(too_many)?;
+    let permit = gateway.connections.enter(&who.user).map_err(TooMany::error)?;
     let now = Instant::now();
     let stream = Stream {
         max_age: now + Duration::from_secs(gateway.limits.connection_seconds),
@@ -148,7 +148,7 @@ impl Stream {
         let viewer = viewer(&self.who);
         for event in events.into_iter().filter(|event| viewer.sees(event.audience)) {
             let seq = event.seq;
-            let frame = frame(&self.gateway, self.session, event);
+            let frame = self.gateway.links.frame(self.session, event);
             // Writing to a string does not fail.
             let _ = writeln!(text, "id: {seq}");
             text.push_str("data: ");
@@ -166,12 +166,4 @@ fn last_event_id(headers: &HeaderMap) -> Result<Option<Seq>, ApiError> {
     let seq = id.to_str().ok().and_then(|id| id.parse().ok()).filter(|seq| i64::try_from(*seq).is_ok());
     let seq = seq.ok_or_else(|| ErrorFrame::invalid_field("Last-Event-ID", "must be the `id` of an event"))?;
     Ok(Some(Seq(seq)))
-}
-
-fn too_many(why: TooMany) -> ApiError {
-    let message = match why {
-        TooMany::User => "you have too many connections; close one",
-        TooMany::Process | TooMany::Rate => "this gateway has too many connections; try again later",
-    };
-    ErrorFrame::new(ErrorCode::TooManyConnections, message).retry_after(1_000).into()
 }

@@ -67,13 +67,7 @@ async fn admit(
 }
 
 fn too_many(why: TooMany) -> (Box<ErrorFrame>, CloseCode) {
-    let message = match why {
-        TooMany::User => "you have too many connections; close one",
-        TooMany::Process => "this gateway has too many connections; try again later",
-        TooMany::Rate => "too many new connections at once; try again shortly",
-    };
-    let error = ErrorFrame::new(ErrorCode::TooManyConnections, message).retry_after(1_000);
-    (Box::new(error), CloseCode::TooManyConnections)
+    (Box::new(why.error()), CloseCode::TooManyConnections)
 }
 
 /// Somebody opened the address in a browser, or a proxy does not pass upgrades on.

@@ -13,7 +13,6 @@ use crate::auth::Principal;
 use crate::domain::{AskId, SessionId, TaskId, TaskState, UserId};
 use crate::orchestrator::Refusal;
 use crate::protocol::link::fill_links_in_text;
-use crate::protocol::reply::PendingAsk;
 use crate::protocol::{ErrorCode, ErrorFrame, Submit};
 use crate::store::{TaskFilter, TaskRecord};
 
@@ -67,7 +66,7 @@ pub(super) async fn read(State(gateway): State<Gateway>, who: Principal, id: Tas
     let task = gateway.orchestrator.readable_task(&who, id).await?;
     let mut body = summary(&task);
     body["options"] = json!(task.options);
-    body["pending_ask"] = json!(pending_ask(&gateway, &task).await?);
+    body["pending_ask"] = json!(gateway.orchestrator.pending_ask(&task).await.map_err(Refusal::from)?);
     body["result"] = if task.state.is_terminal() { result(&gateway, &task) } else { Value::Null };
     Ok(Json(body))
 }
@@ -142,16 +141,4 @@ fn result(gateway: &Gateway, task: &TaskRecord) -> Value {
         "error": task.error,
         "retryable": task.retryable,
     })
-}
-
-async fn pending_ask(gateway: &Gateway, task: &TaskRecord) -> Result<Option<PendingAsk>, Refusal> {
-    if task.state != TaskState::AwaitingAnswer {
-        return Ok(None);
-    }
-    let questions = gateway.orchestrator.store().questions(task.id).await?;
-    Ok(questions.into_iter().find(|question| question.answer.is_none()).map(|question| PendingAsk {
-        ask_id: question.id,
-        task_id: question.task,
-        questions: question.questions,
-    }))
 }

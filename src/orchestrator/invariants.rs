@@ -39,6 +39,9 @@ pub enum Note {
     Dropped(&'static str),
 }
 
+/// How many tool calls one task may make: what viewers know by id has to be kept until its end.
+const TOOL_CALLS: usize = 100_000;
+
 /// A tool call without a result.
 #[derive(Debug)]
 struct OpenTool {
@@ -143,6 +146,9 @@ impl TurnShape {
     fn open_tool(&mut self, id: &str, mut tool: String, input: Box<RawValue>, out: &mut Vec<Event>) -> Option<Note> {
         if self.position(id).is_some() {
             return Some(Note::Dropped("a tool call under the id of one that is still open"));
+        }
+        if self.known_ids.len() >= TOOL_CALLS {
+            return Some(Note::Dropped("a tool call too many"));
         }
         let agent_id = as_name(id).to_owned();
         let tool_use_id = self.unique_id(&agent_id);

@@ -76,7 +76,10 @@ pub(super) fn turn(
         prompt,
         system_prompt: filled(&profile.system_prompt),
         allowed_tools,
-        max_turns: options.max_turns.or((profile.max_turns > 0).then_some(profile.max_turns)),
+        max_turns: match (options.max_turns, (profile.max_turns > 0).then_some(profile.max_turns)) {
+            (Some(task), Some(profile)) => Some(task.min(profile)),
+            (task, profile) => task.or(profile),
+        },
         model: options.model.clone().or_else(|| filled(&profile.model)),
     }
 }

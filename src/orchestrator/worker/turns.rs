@@ -1,0 +1,340 @@
+//! The session's agent: how it comes, what it is told, what it says, how its turn ends.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+use tracing::{debug, error, info, warn};
+
+use super::super::invariants::Note;
+use super::super::run::{AfterStop, Allowance, Due, End, Run, Step, turn};
+use super::super::seat::{Occupant, Seat, SeatEvent};
+use super::super::users::RunningSlot;
+use super::{Ending, Lost, Worker};
+use crate::agent::{self, AgentCommand, AgentEvent};
+use crate::domain::Mode;
+use crate::journal::Effect;
+use crate::protocol::Event;
+use crate::protocol::reply::raw_json;
+use crate::runtime::pool::{Lease, PoolError};
+use crate::runtime::{Exit, RuntimeError, Signal};
+
+impl Worker {
+    pub(super) fn start_agent(&mut self) {
+        let (started, coming) = oneshot::channel();
+        let parts = Arc::clone(&self.parts);
+        let (user, profile, container) = (self.user.clone(), self.profile_id.clone(), self.container);
+        // A task of its own: a start that nobody waits for any more is not cut off in the middle, its
+        // lease is dropped whole.
+        self.parts.tracker.spawn(async move {
+            let acquired = parts.pool.acquire(&user, &profile, container).await;
+            if let Err(Ok(lease)) = started.send(acquired) {
+                // Nobody waits for it any more: it goes, and with it a workspace that no session knows.
+                let id = lease.agent.container_id;
+                lease.end().await;
+                if container.is_none()
+                    && let Err(error) = parts.pool.erase(id).await
+                {
+                    warn!(container.id = %id, %error, "The workspace of `{id}` could not be erased: {error}");
+                }
+            }
+        });
+        self.seat = Seat::Starting(coming);
+    }
+
+    /// The user may run one more task: the next one's turn has come.
+    pub(super) async fn take_turn(&mut self, slot: RunningSlot) -> Result<(), Lost> {
+        self.slot = None;
+        let Some(next) = self.queue.pop() else { return Ok(()) };
+        self.publish(None, &[], vec![Effect::TaskStarting(next.id)]).await?;
+        self.starting = Some((next, slot));
+        Ok(())
+    }
+
+    /// Gives the agent its prompt.
+    pub(super) async fn begin(&mut self) -> Result<(), Lost> {
+        let Some((task, slot)) = self.starting.take() else { return Ok(()) };
+        let Some(occupant) = self.seat.occupant() else { return Ok(()) };
+        if !occupant.set_busy() {
+            // It ended or its place was given away, a moment ago: start another.
+            self.starting = Some((task, slot));
+            self.seat.clear().await;
+            return Ok(());
+        }
+        let agent = &occupant.lease.agent;
+        let started =
+            Event::TaskStarted { container_id: agent.container_id, container_name: agent.container_name.clone() };
+        let turn = turn(self.session.id(), task.id, task.prompt, &task.options, &self.profile);
+        let mut events = vec![started];
+        events.extend(turn.system_prompt.clone().map(|prompt| Event::SystemPrompt { prompt }));
+        let allowance = Allowance::new(&task.options, &self.profile, &self.parts.limits);
+        self.run = Some(Run::new(task.id, task.mode, allowance, self.parts.limits.event_bytes, slot));
+        let told = occupant.tell(&AgentCommand::Turn(Box::new(turn)));
+        self.publish(Some(task.id), &events, vec![Effect::TaskRunning(task.id)]).await?;
+        info!(session.id = %self.session.id(), task.id = %task.id, "Task `{}` runs", task.id);
+        if !told {
+            self.end_run(End::failed("the agent does not read its input", true), false).await?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn at_seat(&mut self, event: SeatEvent) -> Result<(), Lost> {
+        match event {
+            SeatEvent::Started(Ok(lease)) => self.seat_agent(lease).await,
+            SeatEvent::Started(Err(error)) => self.no_agent(error).await,
+            SeatEvent::Stdout(bytes) => self.read(bytes).await,
+            SeatEvent::Exit(exit) => self.on_exit(exit).await,
+            SeatEvent::Deaf(error) => {
+                let ending = match self.seat.occupant() {
+                    Some(occupant) if matches!(error, RuntimeError::Gone) => occupant.is_ending().await,
+                    _ => false,
+                };
+                if ending {
+                    return Ok(()); // Its exit comes next, and says why.
+                }
+                warn!(session.id = %self.session.id(), %error, "The agent of session `{}` takes no input: {error}", self.session.id());
+                match &self.run {
+                    Some(run) if run.stopping().is_some() => Ok(()), // Its deadline comes.
+                    Some(_) => self.end_run(End::failed("the agent does not read its input", true), false).await,
+                    None => {
+                        self.seat.clear().await;
+                        Ok(())
+                    }
+                }
+            }
+            SeatEvent::Dismiss(why) => {
+                debug!(session.id = %self.session.id(), "The agent of session `{}` is stopped: {why}", self.session.id());
+                self.seat.clear().await;
+                Ok(())
+            }
+        }
+    }
+
+    pub(super) async fn seat_agent(&mut self, lease: Lease) -> Result<(), Lost> {
+        let container = lease.agent.container_id;
+        let adapter = agent::adapter(self.profile.adapter);
+        let mut occupant = Occupant::new(lease, adapter, self.parts.limits.agent_line_bytes);
+        // One that a task waits for must not be given away to somebody else before it begins.
+        if self.starting.is_none() {
+            occupant.set_idle();
+        }
+        self.seat = Seat::Up(Box::new(occupant));
+        if self.container != Some(container) {
+            self.container = Some(container);
+            self.publish(None, &[], vec![Effect::SetContainer(container)]).await?;
+        }
+        Ok(())
+    }
+
+    /// No container could be had: the task fails, and a session that never had one closes.
+    pub(super) async fn no_agent(&mut self, error: PoolError) -> Result<(), Lost> {
+        self.seat = Seat::Empty;
+        error!(session.id = %self.session.id(), %error, "No agent for session `{}`: {error}", self.session.id());
+        let why = match &error {
+            PoolError::NoCapacity => "all places are taken",
+            PoolError::Start(_) | PoolError::UnknownProfile(_) | PoolError::Closed => "it did not start",
+        };
+        if let Some((task, _)) = self.starting.take() {
+            self.fail_without_run(task.id, task.mode, format!("no container to be had: {why}"), true).await?;
+        }
+        if self.container.is_none() {
+            while let Some(task) = self.queue.pop() {
+                self.fail_without_run(task.id, task.mode, format!("no container to be had: {why}"), true).await?;
+            }
+            let waiting = std::mem::take(&mut self.ready);
+            self.ending.get_or_insert(Ending { reason: "no_container", waiting: Vec::new() });
+            self.close().await?;
+            self.ready = waiting;
+        }
+        self.refuse_ready(why);
+        Ok(())
+    }
+
+    /// What the agent said, published in one append up to where it stops.
+    pub(super) async fn read(&mut self, bytes: Bytes) -> Result<(), Lost> {
+        let mut said = Vec::new();
+        if let Some(occupant) = self.seat.occupant() {
+            occupant.read(bytes, &mut said);
+        }
+        self.heed(said).await
+    }
+
+    pub(super) async fn heed(&mut self, said: Vec<AgentEvent>) -> Result<(), Lost> {
+        let mut events = Vec::new();
+        for event in said {
+            let Some(run) = &mut self.run else {
+                debug!(session.id = %self.session.id(), "An idle agent said something; it is not shown");
+                return Ok(());
+            };
+            match event {
+                AgentEvent::Stopped { reason, usage, cost_known, num_turns } => {
+                    let after = run.after_stop(reason, usage, cost_known, num_turns);
+                    self.show(&mut events).await?;
+                    self.after_stop(after).await?;
+                }
+                event => match run.shape.take(event, &mut events) {
+                    Some(Note::Dropped(what)) => {
+                        warn!(session.id = %self.session.id(), task.id = %run.task, "The agent broke the shape of its turn: {what}");
+                    }
+                    Some(Note::Withdrawn(ask)) => run.withdrawn.push(ask),
+                    Some(Note::Asked(_)) | None => (),
+                },
+            }
+        }
+        self.show(&mut events).await
+    }
+
+    /// Publishes events of the run, with what its questions change.
+    pub(super) async fn show(&mut self, events: &mut Vec<Event>) -> Result<(), Lost> {
+        let Some(run) = &mut self.run else { return Ok(()) };
+        if events.is_empty() {
+            return Ok(());
+        }
+        let task = run.task;
+        let mut effects: Vec<Effect> = events
+            .iter()
+            .filter_map(|event| match event {
+                Event::AskUser { ask_id, questions } => {
+                    Some(Effect::Ask { task, ask: *ask_id, questions: raw_json(questions).get().to_owned() })
+                }
+                _ => None,
+            })
+            .collect();
+        let asked = !effects.is_empty();
+        effects.extend(run.withdrawn.drain(..).map(Effect::WithdrawAsk));
+        if run.stopping().is_none() {
+            effects.extend(run.follow_questions());
+            // Asked and withdrawn at once: the task never waited.
+            if asked && run.shape.open_asks().is_empty() {
+                effects.push(Effect::TaskRunning(task));
+            }
+        }
+        self.publish(Some(task), events, effects).await?;
+        events.clear();
+        Ok(())
+    }
+
+    pub(super) async fn after_stop(&mut self, after: AfterStop) -> Result<(), Lost> {
+        match after {
+            AfterStop::End { end, agent_is_idle } => self.end_run(end, agent_is_idle).await,
+            AfterStop::Continue(event) => {
+                let task = self.run.as_ref().map(|run| run.task);
+                self.publish(task, &[event], Vec::new()).await?;
+                if !self.seat.occupant().is_some_and(|occupant| occupant.tell(&AgentCommand::Continue)) {
+                    self.end_run(End::failed("the agent does not read its input", true), false).await?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    pub(super) async fn on_exit(&mut self, exit: Exit) -> Result<(), Lost> {
+        let mut said = Vec::new();
+        if let Some(occupant) = self.seat.occupant() {
+            occupant.read_rest(&mut said);
+        }
+        self.heed(said).await?;
+        // Removes what is left of it.
+        self.seat.clear().await;
+        let id = self.session.id();
+        let Some(run) = &self.run else {
+            info!(session.id = %id, ?exit, "The idle agent of session `{id}` is gone");
+            return Ok(());
+        };
+        let end = run.stopping().cloned().unwrap_or_else(|| {
+            warn!(session.id = %id, ?exit, "The agent of session `{id}` is gone in the middle of a task");
+            End::failed(exit_error(&exit), true)
+        });
+        self.end_run(end, false).await
+    }
+
+    pub(super) async fn on_deadline(&mut self) -> Result<(), Lost> {
+        let Some(run) = &mut self.run else { return Ok(()) };
+        match run.due() {
+            Due::Stop(end) => {
+                self.begin_stop(end);
+                Ok(())
+            }
+            Due::Harder(Step::Kill) => {
+                if let Some(occupant) = self.seat.occupant() {
+                    occupant.signal(Signal::Kill).await;
+                }
+                Ok(())
+            }
+            Due::Harder(_) => {
+                if let Some(occupant) = self.seat.occupant() {
+                    occupant.signal(Signal::Interrupt).await;
+                }
+                Ok(())
+            }
+            Due::GiveUp(end) => self.end_run(end, false).await,
+        }
+    }
+
+    /// Asks the agent to stop; deadlines do the rest.
+    pub(super) fn begin_stop(&mut self, end: End) {
+        let Some(run) = &mut self.run else { return };
+        if run.stop(end)
+            && let Some(occupant) = self.seat.occupant()
+        {
+            // One that takes no more input is stopped by the deadlines.
+            occupant.tell(&AgentCommand::Interrupt);
+        }
+    }
+
+    /// Gives the run up at once: the gateway must end.
+    pub(super) async fn give_up(&mut self) -> Result<(), Lost> {
+        if let Some((task, _)) = self.starting.take() {
+            self.fail_without_run(task.id, task.mode, "the gateway was shut down".to_owned(), true).await?;
+        }
+        if let Some(run) = &self.run {
+            let end = run.stopping().cloned().unwrap_or_else(|| End::failed("the gateway was shut down", true));
+            self.end_run(end, false).await?;
+        }
+        Ok(())
+    }
+
+    /// Ends the run: makes sure that nothing of it is left running (G8), then publishes its end.
+    pub(super) async fn end_run(&mut self, end: End, agent_is_idle: bool) -> Result<(), Lost> {
+        let may_live = match self.seat.occupant() {
+            // What a stopped or failed tool left running goes with its agent.
+            Some(occupant) if !matches!(end, End::Completed { .. }) => {
+                agent_is_idle && !occupant.has_stragglers().await
+            }
+            _ => agent_is_idle,
+        };
+        if !may_live {
+            self.seat.clear().await;
+        }
+        let Some(mut run) = self.run.take() else { return Ok(()) };
+        let mut events = Vec::new();
+        let effect = run.end(&end, &mut events);
+        let receipt = self.publish(Some(run.task), &events, vec![effect]).await?;
+        info!(session.id = %self.session.id(), task.id = %run.task, state = %end.state(), "Task `{}` ended: {}", run.task, end.state());
+        for reply in run.cancelling.drain(..) {
+            let _ = reply.send(Ok(Some((end.state(), receipt.clone()))));
+        }
+        self.ended = Some((run.task, end.state(), receipt));
+        if run.is_batch() {
+            self.close_after_batch(Mode::Batch);
+        }
+        if let Some(occupant) = self.seat.occupant() {
+            occupant.set_idle();
+        }
+        Ok(())
+    }
+}
+
+/// What people read when an agent died.
+fn exit_error(exit: &Exit) -> String {
+    match exit {
+        // The mark stays from the first process in the container that was killed for memory; 137 is SIGKILL,
+        // so then it was the agent.
+        Exit { oom: true, code: Some(137) | None, .. } => "the container ran out of memory".to_owned(),
+        Exit { oom: true, code: Some(code), .. } => {
+            format!("Container exited {code} (something in it had run out of memory)")
+        }
+        Exit { code: Some(code), .. } => format!("Container exited {code}"),
+        Exit { code: None, .. } => "Container is gone".to_owned(),
+    }
+}

@@ -166,8 +166,10 @@ async fn input_arrives_and_an_agent_that_never_reads_holds_nobody() {
 
 #[tokio::test]
 async fn an_interrupt_reaches_the_agent_and_may_be_handled() {
+    // As the gateway does: were SIGINT ignored here (a job in the background), agents would inherit that.
+    let _handled = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt()).unwrap();
     let (_data_dir, runtime) = runtime();
-    // `wait` hears a signal at any moment; a loop of short commands may lose one between two of them.
+    // `wait` hears a signal at any moment.
     let mut agent = start(&runtime, "trap 'kill $!; echo stopped; exit 4' INT; sleep 1000 & echo ready; wait").await;
     assert_eq!(line(&mut agent).await, "ready");
     agent.process.signal(Signal::Interrupt).await.unwrap();

@@ -43,6 +43,7 @@ impl TestGateway {
 
     /// One whose settings `change` has changed.
     pub(crate) async fn start_with(database: TestDatabase, change: impl FnOnce(&mut Config)) -> Self {
+        show_log();
         let directory = tempfile::tempdir().unwrap();
         let mut config = Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
@@ -110,6 +111,14 @@ impl TestGateway {
     /// An address of the REST doors.
     pub(crate) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address())
+    }
+}
+
+/// Shows the gateways' log with the output of tests that fail, if `STREAMGATE_TEST_LOG` holds a filter.
+fn show_log() {
+    if let Ok(filter) = std::env::var("STREAMGATE_TEST_LOG") {
+        let lines = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_test_writer();
+        let _ = lines.try_init(); // An earlier test of this process may have.
     }
 }
 

@@ -1,5 +1,6 @@
 //! What the tests drive: a gateway on a port of its own, and clients that know nothing but the wire.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -125,9 +126,16 @@ fn show_log() {
 /// A client on a socket.
 pub(crate) struct Client {
     pub(crate) socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    /// Frames that came before the reply to which they belong: they are next.
+    early: VecDeque<String>,
 }
 
 impl Client {
+    /// On a socket that is open.
+    pub(crate) fn on(socket: WebSocketStream<MaybeTlsStream<TcpStream>>) -> Self {
+        Self { socket, early: VecDeque::new() }
+    }
+
     pub(crate) async fn connect(address: SocketAddr, token: &str, extended: bool) -> Self {
         let mut request = format!("ws://{address}/v1/stream").into_client_request().unwrap();
         let authorization = HeaderValue::from_str(&format!("Bearer {token}")).unwrap();
@@ -136,7 +144,7 @@ impl Client {
             request.headers_mut().insert("sec-websocket-protocol", HeaderValue::from_static("streamgate.v1"));
         }
         let (socket, _) = tokio_tungstenite::connect_async(request).await.unwrap();
-        Self { socket }
+        Self::on(socket)
     }
 
     /// Sends a JSON frame.
@@ -150,6 +158,9 @@ impl Client {
 
     /// The next frame's text, exactly as it came.
     pub(crate) async fn next_text(&mut self) -> String {
+        if let Some(text) = self.early.pop_front() {
+            return text;
+        }
         // Of the whole wait: the gateway's pings would renew that of one message for ever.
         let deadline = tokio::time::Instant::now() + PATIENCE;
         loop {
@@ -195,12 +206,20 @@ impl Client {
         self.until(|frame| frame["type"] == "task:done" || frame["type"] == "task:failed").await
     }
 
-    /// Sends a frame with a `request_id` and returns its direct reply; other frames are passed over.
+    /// Sends a frame with a `request_id` and returns its direct reply. Other frames are passed over, but
+    /// not those of the task that the reply tells of: they may come before it.
     pub(crate) async fn request(&mut self, mut frame: Value) -> Value {
         let id = uuid::Uuid::now_v7().to_string();
         frame["request_id"] = json!(id);
+        let submits = frame["type"] == "session.turn" || frame["type"] == "task.submit";
         self.send(frame).await;
-        self.until(|frame| frame["request_id"] == id.as_str()).await.pop().unwrap()
+        let mut frames = self.until(|frame| frame["request_id"] == id.as_str()).await;
+        let reply = frames.pop().unwrap();
+        if submits && reply["task_id"].is_string() {
+            let of_task = frames.iter().filter(|frame| frame["task_id"] == reply["task_id"]);
+            self.early.extend(of_task.map(Value::to_string));
+        }
+        reply
     }
 
     /// A new session: its `session.ready`.

@@ -27,7 +27,7 @@ async fn deaf_client(gateway: &TestGateway, user: &str) -> Client {
     let request = format!("ws://{}/v1/stream?token={token}&protocol=streamgate.v1", gateway.address());
     let request = request.into_client_request().unwrap();
     let (socket, _) = tokio_tungstenite::client_async(request, MaybeTlsStream::Plain(stream)).await.unwrap();
-    Client { socket }
+    Client::on(socket)
 }
 
 #[tokio::test]

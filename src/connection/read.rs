@@ -138,7 +138,8 @@ impl Reader {
             Verdict::Take => None,
             Verdict::Close => Some(Some(End::Close(CloseCode::Flooding))),
             Verdict::Refuse(wait) => {
-                let wait = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).max(1);
+                // Rounded up: who comes back after exactly that long is let in.
+                let wait = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).saturating_add(1);
                 let error =
                     ErrorFrame::new(ErrorCode::RateLimited, format!("too many frames; slow down, wait {wait} ms"))
                         .retry_after(wait)

@@ -236,7 +236,7 @@ async fn g3_a_second_resume_moves_the_cursor_and_never_doubles() {
             let of_first: Vec<_> = seqs(&abandoned);
             assert!(of_first.iter().eq(history.keys().take(of_first.len())), "a beginning, in order");
             let ended = types(&abandoned).contains(&"session.replay_end");
-            assert_eq!(ended, of_first.len() == history.len(), "an unfinished replay has no end");
+            assert!(!ended || of_first.len() == history.len(), "an unfinished replay has no end");
             let replayed = viewer.until_type("session.replay_end").await;
             assert!(seqs(&replayed).iter().eq(history.keys()), "the whole history, once");
         }

@@ -96,8 +96,8 @@ impl App {
             .iter()
             .map(|(slug, profile)| (ProfileId::from_slug(slug), Arc::new(profile.clone())))
             .collect();
-        let runtime = runtime(&config, &data_dir, &instance).await?;
-        runtime.remove_orphans().await.context("containers left from before could not be removed")?;
+        let runtime = runtime(&config, &data_dir, &instance, node.id()).await?;
+        let found = runtime.boxes().await.context("the containers left from before can't be looked through")?;
         let start_timeout = Duration::from_secs(config.runtime.start_timeout_seconds);
         let pool_limits = PoolLimits {
             containers_per_user: config.limits.containers_per_user,
@@ -125,7 +125,9 @@ impl App {
             hard: CancellationToken::new(),
             tracker: tracker.clone(),
         });
-        orchestrator.recover().await?;
+        orchestrator.recover(found).await?;
+        let keeper = orchestrator.clone();
+        spawn(async move { keeper.keep_up().await });
         let leases = orchestrator.clone();
         spawn(async move { leases.keep_leases().await });
 
@@ -181,7 +183,7 @@ impl App {
         &self.shared
     }
 
-    /// Drains: stops listening, closes the sockets with 1012, lets runs finish within `drain_seconds`,
+    /// Drains: stops listening, closes the sockets with 1012, leaves agents to the next gateway,
     /// and closes the journal. What is queued stays queued for the next start.
     pub async fn shutdown(mut self) {
         self.stop_listening.cancel();
@@ -201,7 +203,7 @@ impl App {
         );
         self.tracker.close();
         let pool = self.shared.orchestrator.pool();
-        if tokio::time::timeout(POOL_GRACE, pool.shutdown(true)).await.is_err() {
+        if tokio::time::timeout(POOL_GRACE, pool.shutdown()).await.is_err() {
             error!("Some agents could not be stopped in time; the next start removes them");
         }
         self.shared.orchestrator.hub().journal().close();
@@ -248,11 +250,13 @@ fn greet(public_url: &str, first_token: Option<&ApiToken>) {
     }; // Nobody may be reading.
 }
 
-async fn runtime(config: &Config, data_dir: &Path, instance: &str) -> anyhow::Result<Arc<dyn Runtime>> {
+async fn runtime(config: &Config, data_dir: &Path, instance: &str, node: &str) -> anyhow::Result<Arc<dyn Runtime>> {
+    let line_bytes = config.limits.agent_line_bytes;
     match config.runtime.kind {
-        RuntimeKind::Process => Ok(Arc::new(ProcessRuntime::new(data_dir, None)?)),
+        RuntimeKind::Process => Ok(Arc::new(ProcessRuntime::new(data_dir, None, node, line_bytes)?)),
         RuntimeKind::Docker => {
-            let runtime = DockerRuntime::connect(&config.runtime.docker, data_dir, instance).await?;
+            let docker = &config.runtime.docker;
+            let runtime = DockerRuntime::connect(docker, data_dir, instance, node, line_bytes).await?;
             for (slug, profile) in &config.profiles {
                 runtime.find_image(&profile.image).await.with_context(|| format!("profile `{slug}`"))?;
             }

@@ -76,6 +76,9 @@ prefixed_id!(
     /// An API token's public handle; never the token itself.
     TokenId, "tok_");
 prefixed_id!(
+    /// What one agent says, from its start to its end, as its shim keeps it.
+    SpoolId, "spool_");
+prefixed_id!(
     /// One question an agent put to the user.
     AskId, "ask_");
 

@@ -63,6 +63,8 @@ pub struct Append {
     pub frames: Vec<StoredEvent>,
     /// What changes with them.
     pub effects: Vec<Effect>,
+    /// How far the agent has been heard with them.
+    pub progress: Option<Progress>,
     /// Where the events are shown once committed.
     pub tail: Arc<Tail>,
     /// Cancelled when this or an earlier append of the session failed: the live session is to be dropped.
@@ -71,6 +73,16 @@ pub struct Append {
     pub done: oneshot::Sender<Result<(), AppendError>>,
     /// The session's share of the queue; given back when this is settled.
     pub share: OwnedSemaphorePermit,
+}
+
+/// How far an agent has been heard, and what is known of its run by then: after a crash another gateway
+/// goes on from exactly here.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// The last record of its spool that has been dealt with.
+    pub record: u64,
+    /// The run's state besides what its events tell, as JSON.
+    pub run_state: Option<String>,
 }
 
 /// Why an append did not happen. It had no effect, and the live session must be dropped.

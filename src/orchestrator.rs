@@ -5,7 +5,6 @@
 //! nowhere else (tomorrow that may forward to another gateway).
 
 pub mod invariants;
-mod lines;
 mod queue;
 mod refusal;
 pub mod result_text;
@@ -42,6 +41,7 @@ use crate::hub::Hub;
 use crate::journal::{IdempotencyKey, NewSession};
 use crate::protocol::reply::{PendingAsk, SessionState, TaskSummary};
 use crate::protocol::{Answer, Submit};
+use crate::runtime::FoundBox;
 use crate::runtime::pool::Pool;
 use crate::store::{SessionRecord, Store, TaskRecord};
 
@@ -453,12 +453,37 @@ impl Orchestrator {
         }))
     }
 
-    /// Takes up the sessions that this gateway owned when it ended last: queued tasks run, the one that
-    /// was at work has failed.
-    pub async fn recover(&self) -> Result<(), DatabaseError> {
-        let sessions = self.parts.store.sessions_with_work(&self.parts.node).await?;
+    /// Goes on where gateways stopped: sessions of this one, whatever they have, and those that another one
+    /// has given up. Of the boxes that were `found` before anything was started, those that this gateway
+    /// started for no session are taken away.
+    pub async fn recover(&self, found: Vec<FoundBox>) -> Result<(), DatabaseError> {
+        for abandoned in &found {
+            let container_id = abandoned.container_id;
+            if abandoned.node == self.parts.node
+                && self.parts.store.session_of(container_id).await?.is_none()
+                && let Err(error) = self.parts.pool.remove(container_id).await
+            {
+                warn!(container.id = %container_id, %error, "The box `{container_id}`, which nobody needs, can't be taken away");
+            }
+        }
+        self.take_up(&found).await
+    }
+
+    /// Takes up the sessions with work, or with a box, that this gateway owns or whose owner is gone.
+    async fn take_up(&self, boxes: &[FoundBox]) -> Result<(), DatabaseError> {
+        let now = self.parts.clock.now();
+        let mut sessions = self.parts.store.sessions_with_work(&self.parts.node, now).await?;
+        for found in boxes {
+            if let Some(owned) = self.parts.store.session_of(found.container_id).await?
+                && (owned.node == self.parts.node || owned.lease_until <= now)
+                && !sessions.contains(&owned.session)
+            {
+                sessions.push(owned.session);
+            }
+        }
+        sessions.retain(|session| !self.is_at_work(*session));
         if !sessions.is_empty() {
-            info!("Taking up {} sessions with work from before", sessions.len());
+            info!("Taking up {} sessions", sessions.len());
         }
         for session in sessions {
             if let Err(refusal) = self.deliver(session, Origin::Existing, Command::TakeUp) {
@@ -466,6 +491,33 @@ impl Orchestrator {
             }
         }
         Ok(())
+    }
+
+    /// Takes up, again and again until shutdown, what other gateways leave behind.
+    pub async fn keep_up(&self) {
+        let mut ticks = tokio::time::interval(LEASE / 3);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => (),
+                () = self.parts.soft.cancelled() => return,
+            }
+            let boxes = match self.parts.pool.boxes().await {
+                Ok(boxes) => boxes,
+                Err(error) => {
+                    warn!(%error, "The boxes can't be looked through: {error}");
+                    Vec::new()
+                }
+            };
+            if let Err(error) = self.take_up(&boxes).await {
+                warn!(%error, "What other gateways left can't be looked for: {error}");
+            }
+        }
+    }
+
+    fn is_at_work(&self, session: SessionId) -> bool {
+        let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
+        workers.get(&session).is_some_and(|inbox| !inbox.is_closed())
     }
 
     /// Takes up a session that was lost, after a while.

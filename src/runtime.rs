@@ -4,22 +4,21 @@
 //! neither sessions nor tasks: a *box* is a container id, a workspace directory and, while it runs,
 //! an agent process on stdio.
 
+mod capture;
 pub mod docker;
 pub mod pool;
 pub mod process;
-mod stdin;
-mod tail;
+mod shim;
 pub mod workspace;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use crate::config::ProfileConfig;
-use crate::domain::{ContainerId, ProfileId};
+use crate::domain::{ContainerId, Epoch, ProfileId, SpoolId};
 
 /// What to start.
 #[derive(Clone, Debug)]
@@ -32,14 +31,17 @@ pub struct AgentSpec {
     pub profile: Arc<ProfileConfig>,
 }
 
-/// A running agent. Dropping it does not stop the agent: [`AgentProcess::kill`] does.
+/// A running agent. Dropping it does not stop the agent: [`AgentProcess::kill`] does, and
+/// [`AgentProcess::remove`] takes its box away.
 pub struct Agent {
     /// Which box.
     pub container_id: ContainerId,
     /// What people call the box (`agent-abc123`).
     pub container_name: String,
-    /// What the agent says: stdout in chunks as they come, then exactly one [`Output::Exit`], after
-    /// all of its output. Bounded: a full channel makes the agent wait.
+    /// Names what it says, from its start to its end.
+    pub spool: SpoolId,
+    /// What the agent says, in order, then exactly one [`Output::Exit`]. Bounded: a full channel makes the
+    /// agent wait, in the end.
     pub output: mpsc::Receiver<Output>,
     /// How to speak to it and stop it.
     pub process: Arc<dyn AgentProcess>,
@@ -48,10 +50,30 @@ pub struct Agent {
 /// What comes out of an agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
-    /// Stdout bytes, cut anywhere.
-    Stdout(Bytes),
+    /// Lines that it wrote to stdout.
+    Lines(Vec<Line>),
     /// The agent is gone; nothing follows.
     Exit(Exit),
+}
+
+/// One line of an agent's stdout.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    /// Its number in the spool: 1 for the first, no gaps.
+    pub record: u64,
+    /// What it holds.
+    pub text: LineText,
+}
+
+/// What a line holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LineText {
+    /// Text, without its newline.
+    Utf8(String),
+    /// Something that is not UTF-8.
+    NotUtf8,
+    /// More than `limits.agent_line_bytes`; it was not kept.
+    TooLong,
 }
 
 /// How an agent ended.
@@ -61,60 +83,83 @@ pub struct Exit {
     pub code: Option<i64>,
     /// Whether the box ran out of memory.
     pub oom: bool,
+    /// Why its words could not be read to the end, if so. For people.
+    pub damaged: Option<String>,
     /// The end of what it wrote to stderr (at most 2 KiB), for the log. Never shown to clients.
     pub stderr_tail: String,
-}
-
-/// A signal to an agent's whole process group.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Signal {
-    /// SIGINT.
-    Interrupt,
-    /// SIGKILL.
-    Kill,
 }
 
 /// A handle to a running agent.
 #[async_trait]
 pub trait AgentProcess: Send + Sync {
-    /// Writes to its stdin, one writer at a time. Gives up after `deadline` with
-    /// [`RuntimeError::NotReading`]: an agent that never reads must not hold anybody. What was given up
-    /// may have arrived in part, so its stdin is closed then, and every later write fails: nothing is
-    /// ever glued to half a line. Not cancel safe in the same way.
-    async fn write(&self, bytes: &[u8], deadline: Duration) -> Result<(), RuntimeError>;
+    /// Writes to its stdin what is called `id`: at most once, however often this is called, by whichever
+    /// gateway. Gives up after `deadline` with [`RuntimeError::NotReading`]; what was given up may still
+    /// arrive, so such an agent is to be killed. Cancel safe in the same way.
+    async fn write(&self, id: &str, bytes: &[u8], deadline: Duration) -> Result<(), RuntimeError>;
 
-    /// Sends a signal to the agent and all that it started. Killing also removes what holds it (the
-    /// container), not the workspace, and returns when that is done; output that was not read by then
-    /// may be lost. Of an agent that is gone: succeeds.
-    async fn signal(&self, signal: Signal) -> Result<(), RuntimeError>;
+    /// SIGINT to the agent's process group. Of an agent that is gone: succeeds.
+    async fn interrupt(&self) -> Result<(), RuntimeError>;
 
-    /// Whether the box runs anything besides the agent itself (and its init): what a tool left behind.
+    /// Kills the agent and all that it started, wherever it hid, and returns when nothing of it runs. What
+    /// it said stays readable. Of an agent that is gone: succeeds.
+    async fn kill(&self) -> Result<(), RuntimeError>;
+
+    /// Whether the box runs anything besides the agent itself: what a tool left behind.
     async fn has_stragglers(&self) -> Result<bool, RuntimeError>;
 
-    /// Completes when the agent is gone, whether or not its output has been read. Cancel safe.
+    /// Says that all up to `record` is durable elsewhere: it may be forgotten, and the agent go on.
+    fn acknowledge(&self, record: u64);
+
+    /// Completes when the agent is known to be gone. Cancel safe.
     async fn gone(&self);
+
+    /// Takes the box away with what its agent said, killing what runs in it. The workspace stays.
+    async fn remove(&self) -> Result<(), RuntimeError>;
+}
+
+/// A box as it was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FoundBox {
+    /// Which.
+    pub container_id: ContainerId,
+    /// What its agent says is kept under this name.
+    pub spool: SpoolId,
+    /// The gateway that started it.
+    pub node: String,
 }
 
 /// Where agent processes live.
 #[async_trait]
 pub trait Runtime: Send + Sync {
     /// Starts an agent in the box `spec.container_id`, making the box's workspace when there is none,
-    /// and returns when its process runs. A leftover container of that box is removed first. Not cancel
-    /// safe: run it in a task of its own, or a half-started agent may stay until the next start.
+    /// and returns when its process runs. A leftover of that box is removed first. Not cancel safe: run it
+    /// in a task of its own, or a half-started agent may stay until the next start.
     async fn start(&self, spec: &AgentSpec) -> Result<Agent, RuntimeError>;
 
-    /// Stops and removes whatever this gateway's instance left running, but for nothing else's.
-    /// Called once, before anything is started.
-    async fn remove_orphans(&self) -> Result<(), RuntimeError>;
+    /// Takes over an agent that another gateway, or this one before its restart, has started, and hears it
+    /// from the record after `after` on. With a higher `epoch` than the one before, that one can tell the
+    /// agent nothing any more. `None`: the box, or what it said, is not there. An agent that ended
+    /// meanwhile is still heard to its end.
+    async fn adopt(
+        &self,
+        spec: &AgentSpec,
+        spool: SpoolId,
+        epoch: Epoch,
+        after: u64,
+    ) -> Result<Option<Agent>, RuntimeError>;
+
+    /// The boxes of this gateway's instance that are there, running or not.
+    async fn boxes(&self) -> Result<Vec<FoundBox>, RuntimeError>;
+
+    /// Takes a box away, with all that its agent said, killing what runs in it. The workspace stays. Of one
+    /// that is not there: succeeds.
+    async fn remove(&self, container_id: ContainerId) -> Result<(), RuntimeError>;
 
     /// Erases a box that does not run: its workspace with all files.
     async fn erase(&self, container_id: ContainerId) -> Result<(), RuntimeError>;
 
     /// The box's files; made when missing.
     fn workspace(&self, container_id: ContainerId) -> workspace::Workspace;
-
-    /// Ends what must not outlive the gateway: plain processes. Containers stay.
-    async fn shutdown(&self);
 }
 
 /// What people and the engine call a box. The end of the id: its start is the time, equal for neighbours,
@@ -152,6 +197,9 @@ pub enum RuntimeError {
     /// The agent is gone.
     #[error("the agent is gone")]
     Gone,
+    /// Another gateway holds the agent now.
+    #[error("another gateway holds the agent now")]
+    Stale,
     /// The agent survived a kill for too long.
     #[error("the agent did not stop in time")]
     NotStopped,

@@ -28,6 +28,17 @@ pub struct KeyRecord {
     pub task: TaskId,
 }
 
+/// Whose a session is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnedSession {
+    /// Which session.
+    pub session: SessionId,
+    /// The gateway that owns it.
+    pub node: String,
+    /// Until when.
+    pub lease_until: Timestamp,
+}
+
 /// Which sessions a list shows.
 #[derive(Clone, Debug, Default)]
 pub struct SessionFilter {
@@ -50,7 +61,7 @@ pub struct TaskFilter {
     pub before: Option<TaskId>,
 }
 
-const SESSION: &str = "SELECT id, user_id, profile_id, mode, title, status, container_id, last_seq, input_tokens, \
+const SESSION: &str = "SELECT id, user_id, profile_id, mode, title, status, container_id, spool_id, spool_record, run_state, last_seq, input_tokens, \
                        output_tokens, cost_usd, created_at, updated_at FROM sessions WHERE id = $1";
 
 impl Store {
@@ -79,7 +90,7 @@ impl Store {
         let rows = fetch_all!(
             connection.on(),
             SessionRow,
-            "SELECT id, user_id, profile_id, mode, title, status, container_id, last_seq, input_tokens,
+            "SELECT id, user_id, profile_id, mode, title, status, container_id, spool_id, spool_record, CAST(NULL AS TEXT) AS run_state, last_seq, input_tokens,
                     output_tokens, cost_usd, created_at, updated_at
              FROM sessions WHERE ($1 IS NULL OR user_id = $1) AND ($2 IS NULL OR id < $2)
              ORDER BY id DESC LIMIT $3",
@@ -178,19 +189,36 @@ impl Store {
         .transpose()
     }
 
-    /// The sessions that `node` owned and that have work: to be taken up at start.
-    pub async fn sessions_with_work(&self, node: &str) -> Result<Vec<SessionId>, DatabaseError> {
+    /// The sessions of `node`, and those that no gateway owns any more, in which a task is open.
+    pub async fn sessions_with_work(&self, node: &str, now: Timestamp) -> Result<Vec<SessionId>, DatabaseError> {
         let mut connection = self.database.read().await?;
         let rows = fetch_all!(
             connection.on(),
             (String,),
             "SELECT DISTINCT sessions.id FROM sessions JOIN tasks ON tasks.session_id = sessions.id
-             WHERE sessions.owner_node = $1
+             WHERE (sessions.owner_node = $1 OR sessions.lease_until <= $2)
                AND tasks.state IN ('queued', 'starting', 'running', 'awaiting_answer')
              ORDER BY sessions.id",
-            node
+            node,
+            now.0
         )?;
         rows.iter().map(|(id,)| SessionId::parse(id).ok_or(DatabaseError::Corrupt("session id"))).collect()
+    }
+
+    /// The open session that lives in a box.
+    pub async fn session_of(&self, container: ContainerId) -> Result<Option<OwnedSession>, DatabaseError> {
+        let mut connection = self.database.read().await?;
+        let row = fetch_optional!(
+            connection.on(),
+            (String, String, i64),
+            "SELECT id, owner_node, lease_until FROM sessions WHERE container_id = $1 AND status = 'active'",
+            container.to_string()
+        )?;
+        row.map(|(id, node, lease_until)| {
+            let session = SessionId::parse(&id).ok_or(DatabaseError::Corrupt("session id"))?;
+            Ok(OwnedSession { session, node, lease_until: Timestamp(lease_until) })
+        })
+        .transpose()
     }
 
     /// Makes a session `node`'s, with a new epoch that fences all earlier writers, and returns it as it

@@ -13,9 +13,9 @@ use bollard::models::{ContainerInspectResponse, HostConfig};
 use bollard::query_parameters::ListContainersOptionsBuilder;
 use bytes::Bytes;
 use streamgate::config::{DockerConfig, ProfileConfig};
-use streamgate::domain::{ContainerId, ProfileId};
+use streamgate::domain::{ContainerId, Epoch, ProfileId};
 use streamgate::runtime::docker::DockerRuntime;
-use streamgate::runtime::{Agent, AgentSpec, Exit, Output, Runtime, RuntimeError, Signal};
+use streamgate::runtime::{Agent, AgentSpec, Exit, Line, LineText, Output, Runtime, RuntimeError};
 
 const IMAGE: &str = "debian:bookworm-slim";
 const DEADLINE: Duration = Duration::from_secs(90);
@@ -33,7 +33,7 @@ impl Gateway {
     async fn new() -> Self {
         let data_dir = tempfile::tempdir().unwrap();
         let instance = format!("test-{}", ContainerId::generate());
-        let runtime = DockerRuntime::connect(&DockerConfig::default(), data_dir.path(), &instance)
+        let runtime = DockerRuntime::connect(&DockerConfig::default(), data_dir.path(), &instance, "node", 1 << 20)
             .await
             .unwrap_or_else(|error| panic!("these tests need a Docker engine: {error}"));
         let docker = Docker::connect_with_unix_defaults().unwrap().negotiate_version().await.unwrap();
@@ -85,28 +85,36 @@ async fn next(agent: &mut Agent) -> Option<Output> {
     tokio::time::timeout(DEADLINE, agent.output.recv()).await.expect("the agent says nothing")
 }
 
+/// The lines' texts, each with a newline.
+fn texts(lines: &[Line]) -> String {
+    lines
+        .iter()
+        .map(|line| match &line.text {
+            LineText::Utf8(text) => format!("{text}\n"),
+            other => panic!("{other:?}"),
+        })
+        .collect()
+}
+
 /// Everything until the end, and the end.
 async fn finish(agent: &mut Agent) -> (String, Exit) {
-    let mut text = Vec::new();
+    let mut text = String::new();
     loop {
         match next(agent).await.expect("the output ended without an exit") {
-            Output::Stdout(bytes) => text.extend_from_slice(&bytes),
+            Output::Lines(lines) => text.push_str(&texts(&lines)),
             Output::Exit(exit) => {
                 assert!(next(agent).await.is_none(), "something followed the exit");
-                return (String::from_utf8(text).unwrap(), exit);
+                return (text, exit);
             }
         }
     }
 }
 
-/// Reads until a whole line has come.
+/// The line that is all the agent says now.
 async fn line(agent: &mut Agent) -> String {
-    let mut text = String::new();
-    while !text.ends_with('\n') {
-        let Some(Output::Stdout(bytes)) = next(agent).await else { panic!("no line: {text:?}") };
-        text.push_str(std::str::from_utf8(&bytes).unwrap());
-    }
-    text.trim_end().to_owned()
+    let Some(Output::Lines(lines)) = next(agent).await else { panic!("no line") };
+    let [_] = &lines[..] else { panic!("one line: {lines:?}") };
+    texts(&lines).trim_end().to_owned()
 }
 
 async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
@@ -121,24 +129,25 @@ async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
 async fn a_line_in_is_a_line_out_soon() {
     let gateway = Gateway::new().await;
     let mut agent = gateway.start(ECHO).await;
-    agent.process.write(b"warm\n", DEADLINE).await.unwrap();
+    agent.process.write("w1", b"warm\n", DEADLINE).await.unwrap();
     assert_eq!(line(&mut agent).await, "warm");
     let mut times = Vec::new();
     for number in 0..20 {
         let started = Instant::now();
-        agent.process.write(format!("{number}\n").as_bytes(), DEADLINE).await.unwrap();
+        agent.process.write(&number.to_string(), format!("{number}\n").as_bytes(), DEADLINE).await.unwrap();
         assert_eq!(line(&mut agent).await, number.to_string());
         times.push(started.elapsed());
     }
     times.sort_unstable();
     assert!(times[10] < Duration::from_millis(100), "{times:?}");
-    agent.process.signal(Signal::Kill).await.unwrap();
+    agent.process.kill().await.unwrap();
     assert_eq!(finish(&mut agent).await.1.code, Some(137));
-    assert_eq!(gateway.ids().await, Vec::<String>::new());
-    assert!(matches!(agent.process.write(b"x\n", DEADLINE).await, Err(RuntimeError::Gone)));
-    agent.process.signal(Signal::Kill).await.unwrap();
-    agent.process.signal(Signal::Interrupt).await.unwrap();
+    assert!(matches!(agent.process.write("w3", b"x\n", DEADLINE).await, Err(RuntimeError::Gone)));
+    agent.process.kill().await.unwrap();
+    agent.process.interrupt().await.unwrap();
     assert!(!agent.process.has_stragglers().await.unwrap());
+    agent.process.remove().await.unwrap();
+    assert_eq!(gateway.ids().await, Vec::<String>::new());
 }
 
 #[tokio::test]
@@ -148,11 +157,11 @@ async fn a_flood_before_the_exit_is_delivered_exactly_once_to_a_slow_reader() {
     let line = |number| format!("line {number:07} of the flood, long enough to matter\n");
     let expected = (1..=40_000).map(line).collect::<Vec<_>>().concat();
     agent.process.gone().await; // The reader has not even begun.
-    let mut text = Vec::new();
+    let mut text = String::new();
     let mut chunks = 0;
     let exit = loop {
         match next(&mut agent).await.unwrap() {
-            Output::Stdout(bytes) => text.extend_from_slice(&bytes),
+            Output::Lines(lines) => text.push_str(&texts(&lines)),
             Output::Exit(exit) => break exit,
         }
         chunks += 1;
@@ -160,9 +169,8 @@ async fn a_flood_before_the_exit_is_delivered_exactly_once_to_a_slow_reader() {
             tokio::time::sleep(Duration::from_millis(1)).await; // The slow reader.
         }
     };
-    assert!(text == expected.as_bytes(), "lines were lost, doubled or reordered: {} of {}", text.len(), expected.len());
+    assert!(text == expected, "lines were lost, doubled or reordered: {} of {}", text.len(), expected.len());
     assert_eq!(exit.code, Some(5));
-    assert_eq!(gateway.ids().await, Vec::<String>::new());
 }
 
 #[tokio::test]
@@ -170,8 +178,8 @@ async fn an_agent_that_ends_tells_code_and_stderr() {
     let gateway = Gateway::new().await;
     let mut agent = gateway.start("printf 'no newline'; echo broken >&2; exit 3").await;
     let (text, exit) = finish(&mut agent).await;
-    assert_eq!(text, "no newline");
-    assert_eq!(exit, Exit { code: Some(3), oom: false, stderr_tail: "broken\n".to_owned() });
+    assert_eq!(text, "no newline\n");
+    assert_eq!(exit, Exit { code: Some(3), stderr_tail: "broken\n".to_owned(), ..Exit::default() });
 }
 
 #[tokio::test]
@@ -179,9 +187,9 @@ async fn an_agent_that_never_reads_holds_nobody() {
     let gateway = Gateway::new().await;
     let agent = gateway.start("exec sleep 1000").await;
     let flood = vec![b'x'; 16 << 20];
-    let refused = agent.process.write(&flood, Duration::from_secs(1)).await;
+    let refused = agent.process.write("w4", &flood, Duration::from_secs(1)).await;
     assert!(matches!(refused, Err(RuntimeError::NotReading)), "{refused:?}");
-    agent.process.signal(Signal::Kill).await.unwrap();
+    agent.process.kill().await.unwrap();
 }
 
 #[tokio::test]
@@ -189,7 +197,7 @@ async fn an_interrupt_reaches_the_agent() {
     let gateway = Gateway::new().await;
     let mut agent = gateway.start("trap 'echo stopped; exit 4' INT; echo ready; while :; do sleep 0.05; done").await;
     assert_eq!(line(&mut agent).await, "ready");
-    agent.process.signal(Signal::Interrupt).await.unwrap();
+    agent.process.interrupt().await.unwrap();
     let (text, exit) = finish(&mut agent).await;
     assert_eq!((text.as_str(), exit.code), ("stopped\n", Some(4)));
 }
@@ -200,13 +208,13 @@ async fn stragglers_are_seen() {
     let mut agent =
         gateway.start("read l; setsid sleep 1000 & echo up; read l; kill $!; wait; echo alone; exec cat").await;
     assert!(!agent.process.has_stragglers().await.unwrap());
-    agent.process.write(b"go\n", DEADLINE).await.unwrap();
+    agent.process.write("w5", b"go\n", DEADLINE).await.unwrap();
     assert_eq!(line(&mut agent).await, "up");
     assert!(agent.process.has_stragglers().await.unwrap());
-    agent.process.write(b"go\n", DEADLINE).await.unwrap();
+    agent.process.write("w6", b"go\n", DEADLINE).await.unwrap();
     assert_eq!(line(&mut agent).await, "alone");
     assert!(!agent.process.has_stragglers().await.unwrap());
-    agent.process.signal(Signal::Kill).await.unwrap();
+    agent.process.kill().await.unwrap();
 }
 
 #[tokio::test]
@@ -244,8 +252,8 @@ async fn the_cage_is_closed_as_seen_from_inside() {
         "dir /workspace /workspace hello",
         "workspace writable",
         "files 1024 core 0",
-        "pid1 docker-init",
-        "oom 500",
+        "pid1 shim",
+        "oom 700",
     ]
     .map(str::to_owned);
     let sorted = |lines: &[String]| {
@@ -268,20 +276,26 @@ async fn the_cage_is_closed_as_the_engine_tells_it() {
     assert_eq!(labels["streamgate.instance"], gateway.instance);
     assert_eq!(labels["streamgate.container"], agent.container_id.to_string());
     assert_eq!(labels["streamgate.profile"], "test");
-    assert_eq!((config.open_stdin, config.stdin_once, config.tty), (Some(true), Some(false), Some(false)));
+    assert_eq!((config.open_stdin, config.tty), (Some(false), Some(false)));
     let host: HostConfig = seen.host_config.unwrap();
     assert_eq!(host.network_mode.as_deref(), Some("none"));
-    assert_eq!((host.readonly_rootfs, host.privileged, host.init), (Some(true), Some(false), Some(true)));
+    assert_eq!((host.readonly_rootfs, host.privileged, host.init), (Some(true), Some(false), Some(false)));
     assert_eq!(host.cap_drop.unwrap(), ["ALL"]);
     assert_eq!(host.security_opt.unwrap(), ["no-new-privileges:true"]);
-    assert_eq!((host.pids_limit, host.oom_score_adj), (Some(256), Some(500)));
+    assert_eq!((host.pids_limit, host.oom_score_adj), (Some(257), Some(500)));
     assert_eq!((host.memory, host.memory_swap, host.nano_cpus), (Some(64 << 20), Some(64 << 20), Some(1_000_000_000)));
     assert_eq!(host.ipc_mode.as_deref(), Some("private"));
     assert_eq!(host.auto_remove, Some(false));
     let log = host.log_config.unwrap();
-    assert_eq!((log.typ.as_deref(), log.config), (Some("json-file"), Some(HashMap::new())));
-    assert_eq!(seen.mounts.unwrap().len(), 1, "only the workspace is mounted");
-    agent.process.signal(Signal::Kill).await.unwrap();
+    let bounded = HashMap::from([("max-size".to_owned(), "64k".to_owned())]);
+    assert_eq!((log.typ.as_deref(), log.config), (Some("json-file"), Some(bounded)));
+    let mut mounts: Vec<_> =
+        seen.mounts.unwrap().into_iter().map(|mount| (mount.destination.unwrap(), mount.rw.unwrap())).collect();
+    mounts.sort_unstable();
+    let expected = [("/.streamgate/shim", false), ("/.streamgate/spool", true), ("/workspace", true)];
+    assert_eq!(mounts, expected.map(|(path, writable)| (path.to_owned(), writable)));
+    assert!(!config.env.unwrap_or_default().iter().any(|variable| variable.contains("GREETING")), "told by the shim");
+    agent.process.kill().await.unwrap();
     finish(&mut agent).await;
 }
 
@@ -295,20 +309,58 @@ async fn an_agent_that_eats_all_memory_is_said_to_have() {
 }
 
 #[tokio::test]
-async fn orphans_of_this_instance_are_removed_and_no_others() {
+async fn boxes_of_this_instance_are_found_and_no_others() {
     let (ours, theirs) = (Gateway::new().await, Gateway::new().await);
-    let (mut first, mut second, mut other) = tokio::join!(ours.start(ECHO), ours.start(ECHO), theirs.start(ECHO));
-    assert_eq!((ours.ids().await.len(), theirs.ids().await.len()), (2, 1));
-    ours.runtime.remove_orphans().await.unwrap();
-    assert_eq!((ours.ids().await.len(), theirs.ids().await.len()), (0, 1));
-    ours.runtime.remove_orphans().await.unwrap();
-
+    let (mut first, second, mut other) = tokio::join!(ours.start(ECHO), ours.start(ECHO), theirs.start(ECHO));
+    let mut found: Vec<_> = ours.runtime.boxes().await.unwrap().into_iter().map(|found| found.container_id).collect();
+    found.sort_unstable();
+    let mut started = [first.container_id, second.container_id];
+    started.sort_unstable();
+    assert_eq!(found, started);
+    ours.runtime.remove(first.container_id).await.unwrap();
+    ours.runtime.remove(first.container_id).await.unwrap();
+    assert_eq!((ours.ids().await.len(), theirs.ids().await.len()), (1, 1));
     // For who still listens, a container that was removed behind our back is an exit like any other.
     finish(&mut first).await;
-    finish(&mut second).await;
-    other.process.write(b"alive\n", DEADLINE).await.unwrap();
+    other.process.write("alive", b"alive\n", DEADLINE).await.unwrap();
     assert_eq!(line(&mut other).await, "alive");
-    other.process.signal(Signal::Kill).await.unwrap();
+}
+
+#[tokio::test]
+async fn another_gateway_goes_on_where_the_first_stopped() {
+    let gateway = Gateway::new().await;
+    let spec = spec("seq 5; while read l; do echo \"got $l\"; done");
+    let mut first = gateway.runtime.start(&spec).await.unwrap();
+    let mut heard = String::new();
+    while heard.lines().count() < 5 {
+        let Some(Output::Lines(lines)) = next(&mut first).await else { panic!("it ended") };
+        heard.push_str(&texts(&lines));
+    }
+    let spool = first.spool;
+    drop(first);
+    let mut again = gateway.runtime.adopt(&spec, spool, Epoch(2), 3).await.unwrap().unwrap();
+    let Some(Output::Lines(lines)) = next(&mut again).await else { panic!("it ended") };
+    assert_eq!((lines[0].record, texts(&lines).as_str()), (4, "4\n5\n"));
+    for _ in 0..2 {
+        again.process.write("one", b"one\n", DEADLINE).await.unwrap();
+    }
+    again.process.write("two", b"two\n", DEADLINE).await.unwrap();
+    let mut heard = String::new();
+    while heard.lines().count() < 2 {
+        let Some(Output::Lines(lines)) = next(&mut again).await else { panic!("it ended") };
+        heard.push_str(&texts(&lines));
+    }
+    assert_eq!(heard, "got one\ngot two\n", "each once");
+    // A container that dies while nobody listens is heard to its end.
+    let container = again.container_name.clone();
+    drop(again);
+    let kill = ["kill", "-s", "KILL", &container];
+    assert!(std::process::Command::new("docker").args(kill).output().unwrap().status.success());
+    let mut dead = gateway.runtime.adopt(&spec, spool, Epoch(3), 0).await.unwrap().unwrap();
+    let (text, exit) = finish(&mut dead).await;
+    assert_eq!((text.lines().count(), exit.code), (7, Some(137)));
+    dead.process.remove().await.unwrap();
+    assert!(gateway.runtime.boxes().await.unwrap().is_empty());
 }
 
 #[tokio::test]
@@ -324,10 +376,10 @@ async fn the_same_box_again_replaces_its_container_and_keeps_its_files() {
     let mut second = gateway.runtime.start(&spec).await.unwrap();
     assert_eq!(line(&mut second).await, "one");
     finish(&mut first).await;
-    first.process.signal(Signal::Kill).await.unwrap();
-    second.process.write(b"still here\n", DEADLINE).await.unwrap();
+    first.process.kill().await.unwrap();
+    second.process.write("w8", b"still here\n", DEADLINE).await.unwrap();
     assert_eq!(line(&mut second).await, "still here");
-    second.process.signal(Signal::Kill).await.unwrap();
+    second.process.kill().await.unwrap();
 
     let workspace = gateway.runtime.workspace(spec.container_id);
     workspace.write("in/put.txt", Bytes::from_static(b"x")).await.unwrap();
@@ -371,7 +423,11 @@ async fn what_cannot_start_says_how_to_mend_it_and_leaves_nothing() {
     until("nothing is left", async || gateway.ids().await.is_empty()).await;
 
     let config = DockerConfig { socket: "/nowhere/docker.sock".into(), ..DockerConfig::default() };
-    let error = DockerRuntime::connect(&config, Path::new("/nonexistent"), "x").await.err().unwrap().to_string();
+    let error = DockerRuntime::connect(&config, Path::new("/nonexistent"), "x", "node", 1 << 20)
+        .await
+        .err()
+        .unwrap()
+        .to_string();
     assert!(error.contains("/nowhere/docker.sock") && error.contains("apt-get install docker.io"), "{error}");
     assert!(!error.contains('\n'));
 }
@@ -382,7 +438,7 @@ async fn without_a_command_the_image_decides() {
     let mut spec = spec("");
     spec.profile = Arc::new(ProfileConfig { command: Vec::new(), ..ProfileConfig::clone(&spec.profile) });
     let mut agent = gateway.runtime.start(&spec).await.unwrap(); // `bash`, which reads commands.
-    agent.process.write(b"echo $BASH; exit 6\n", DEADLINE).await.unwrap();
+    agent.process.write("w9", b"echo $BASH; exit 6\n", DEADLINE).await.unwrap();
     let (text, exit) = finish(&mut agent).await;
     assert!(text.contains("bash"), "{text}");
     assert_eq!(exit.code, Some(6));

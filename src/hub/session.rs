@@ -8,7 +8,7 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::domain::{Clock, Epoch, Seq, SessionId, TaskId, Timestamp};
-use crate::journal::{Append, AppendError, Effect, Journal, JournalClosed, Tail};
+use crate::journal::{Append, AppendError, Effect, Journal, JournalClosed, Progress, Tail};
 use crate::protocol::Event;
 
 /// How many KiB of one session may be on their way to the disk. Full: its agent waits, others don't.
@@ -101,6 +101,17 @@ impl Session {
         events: &[Event],
         effects: Vec<Effect>,
     ) -> Result<Receipt, JournalClosed> {
+        self.publish_heard(task, events, effects, None).await
+    }
+
+    /// [`Session::publish`], with how far the agent has been heard by then.
+    pub async fn publish_heard(
+        &mut self,
+        task: Option<TaskId>,
+        events: &[Event],
+        effects: Vec<Effect>,
+        progress: Option<Progress>,
+    ) -> Result<Receipt, JournalClosed> {
         let at: Timestamp = self.clock.now();
         let after = self.head;
         let mut head = after;
@@ -122,6 +133,7 @@ impl Session {
             after,
             frames,
             effects,
+            progress,
             tail: Arc::clone(&self.tail),
             fenced: self.fenced.clone(),
             done,

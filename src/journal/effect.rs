@@ -2,7 +2,7 @@
 
 use crate::database::{DatabaseError, Transaction, execute};
 use crate::domain::{
-    AskId, ContainerId, Mode, Priority, ProfileId, Seq, SessionId, TaskId, TaskState, Timestamp, Usage, UserId,
+    AskId, ContainerId, Mode, Priority, ProfileId, Seq, SessionId, SpoolId, TaskId, TaskState, Timestamp, Usage, UserId,
 };
 
 /// A session to be made.
@@ -80,8 +80,9 @@ pub enum Effect {
     CreateSession(Box<NewSession>),
     /// Makes a task.
     CreateTask(Box<NewTask>),
-    /// Says which box the session lives in.
-    SetContainer(ContainerId),
+    /// Says which box the session lives in, and under which name it keeps what the agent says: nothing of
+    /// that has been heard yet.
+    SetContainer(ContainerId, SpoolId),
     /// `queued → starting`.
     TaskStarting(TaskId),
     /// `starting, awaiting_answer → running`.
@@ -138,11 +139,12 @@ impl Effect {
                 at.0
             )?,
             Self::CreateTask(new) => return create_task(transaction, &id, new, at).await,
-            Self::SetContainer(container) => execute!(
+            Self::SetContainer(container, spool) => execute!(
                 transaction.on(),
-                "UPDATE sessions SET container_id = $2 WHERE id = $1",
+                "UPDATE sessions SET container_id = $2, spool_id = $3, spool_record = 0, run_state = NULL WHERE id = $1",
                 &id,
-                container.to_string()
+                container.to_string(),
+                spool.to_string()
             )?,
             Self::TaskStarting(task) => execute!(
                 transaction.on(),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Append, AppendError, audience_to_db};
+use super::{Append, AppendError, Progress, audience_to_db};
 use crate::database::{Database, DatabaseError, On, Transaction, execute, fetch_all, within};
 use crate::domain::{Epoch, Seq, SessionId, Timestamp};
 use crate::protocol::StoredEvent;
@@ -49,6 +49,8 @@ struct Advance {
     from: Seq,
     /// The last event of the group.
     to: Seq,
+    /// How far its agent has been heard by then.
+    progress: Option<Progress>,
 }
 
 /// Commits all of `group` or nothing.
@@ -89,6 +91,7 @@ fn advances(group: &[Append]) -> Result<BTreeMap<SessionId, Advance>, Refusal> {
             epoch: append.epoch,
             from: append.after,
             to: append.after,
+            progress: None,
         });
         if append.after != advance.to || append.epoch != advance.epoch {
             return Err(refused);
@@ -98,6 +101,9 @@ fn advances(group: &[Append]) -> Result<BTreeMap<SessionId, Advance>, Refusal> {
                 return Err(refused);
             }
             advance.to = frame.seq;
+        }
+        if append.progress.is_some() {
+            advance.progress.clone_from(&append.progress);
         }
     }
     Ok(advances)
@@ -116,12 +122,15 @@ async fn fence(
             let epochs: Vec<i64> = advances.values().map(|advance| advance.epoch.0).collect();
             let from: Vec<i64> = advances.values().map(|advance| advance.from.to_db()).collect();
             let to: Vec<i64> = advances.values().map(|advance| advance.to.to_db()).collect();
+            let (heard, records, states) = progress(advances);
             let moved: Vec<(String,)> = within(
                 sqlx::query_as(
                     "WITH locked AS (SELECT id FROM sessions WHERE id = ANY($1) ORDER BY id FOR UPDATE)
-                     UPDATE sessions SET last_seq = goal.to_seq, updated_at = $5
-                     FROM UNNEST($1::text[], $2::bigint[], $3::bigint[], $4::bigint[])
-                              AS goal (id, epoch, from_seq, to_seq), locked
+                     UPDATE sessions SET last_seq = goal.to_seq, updated_at = $5,
+                            spool_record = CASE WHEN goal.heard THEN goal.record ELSE spool_record END,
+                            run_state = CASE WHEN goal.heard THEN goal.state ELSE run_state END
+                     FROM UNNEST($1::text[], $2::bigint[], $3::bigint[], $4::bigint[], $6::boolean[], $7::bigint[],
+                                 $8::text[]) AS goal (id, epoch, from_seq, to_seq, heard, record, state), locked
                      WHERE sessions.id = goal.id AND locked.id = goal.id
                        AND sessions.epoch = goal.epoch AND sessions.last_seq = goal.from_seq
                      RETURNING sessions.id",
@@ -131,6 +140,9 @@ async fn fence(
                 .bind(&from)
                 .bind(&to)
                 .bind(at.0)
+                .bind(&heard)
+                .bind(&records)
+                .bind(&states)
                 .fetch_all(connection),
             )
             .await?;
@@ -144,13 +156,18 @@ async fn fence(
             for (session, advance) in advances {
                 let rows = execute!(
                     transaction.on(),
-                    "UPDATE sessions SET last_seq = $4, updated_at = $5
+                    "UPDATE sessions SET last_seq = $4, updated_at = $5,
+                            spool_record = CASE WHEN $6 THEN $7 ELSE spool_record END,
+                            run_state = CASE WHEN $6 THEN $8 ELSE run_state END
                      WHERE id = $1 AND epoch = $2 AND last_seq = $3",
                     session.to_string(),
                     advance.epoch.0,
                     advance.from.to_db(),
                     advance.to.to_db(),
-                    at.0
+                    at.0,
+                    advance.progress.is_some(),
+                    advance.progress.as_ref().map_or(0, record_to_db),
+                    advance.progress.as_ref().and_then(|progress| progress.run_state.clone())
                 )?;
                 if rows != 1 {
                     return Ok(Some(*session));
@@ -159,6 +176,20 @@ async fn fence(
             Ok(None)
         }
     }
+}
+
+fn record_to_db(progress: &Progress) -> i64 {
+    i64::try_from(progress.record).unwrap_or(i64::MAX)
+}
+
+/// Per session whether its agent has been heard on, up to which record, and the state of its run.
+fn progress(advances: &BTreeMap<SessionId, Advance>) -> (Vec<bool>, Vec<i64>, Vec<Option<String>>) {
+    let each = advances.values().map(|advance| &advance.progress);
+    each.map(|progress| {
+        let state = progress.as_ref().and_then(|progress| progress.run_state.clone());
+        (progress.is_some(), progress.as_ref().map_or(0, record_to_db), state)
+    })
+    .collect()
 }
 
 /// Why a session's row is not where its writer thought: the same bytes are there already (our own

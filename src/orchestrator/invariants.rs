@@ -5,14 +5,14 @@
 
 use std::collections::HashMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 
 use super::result_text::polish;
 use crate::agent::AgentEvent;
-use crate::domain::{AskId, cut_at_character};
+use crate::domain::{AskId, TaskId, cut_at_character};
 use crate::protocol::client::NAME_BYTES;
-use crate::protocol::event::{Event, LINK_CLOSE, LINK_OPEN, Question};
+use crate::protocol::event::{Event, LINK_CLOSE, LINK_OPEN, Question, StoredEvent};
 
 /// What an option or a question costs of the event limit besides its words.
 const QUESTION_OVERHEAD: usize = 32;
@@ -99,6 +99,42 @@ impl TurnShape {
         }
     }
 
+    /// Takes in what was said before a restart: `events` of `task` as they were stored, the agent's names of
+    /// the tool calls that were open (behind what viewers know them by), and the questions that were.
+    pub fn restore(&mut self, task: TaskId, events: &[StoredEvent], tools: &[(String, String)], asks: Vec<OpenAsk>) {
+        let mut open: Vec<OpenTool> = Vec::new();
+        for event in events {
+            let Ok(said) = serde_json::from_str::<Said>(&event.frame) else { continue };
+            if said.task_id != Some(task) {
+                continue;
+            }
+            match said.kind.as_str() {
+                "task:token" => self.add_text(&said.text),
+                "task:tool_use" => {
+                    self.parted = true;
+                    let named = tools.iter().find(|(shown, _)| *shown == said.tool_use_id);
+                    let agent_id = named.map_or_else(|| said.tool_use_id.clone(), |(_, agent_id)| agent_id.clone());
+                    let uses = self.known_ids.entry(agent_id.clone()).or_insert(0);
+                    *uses += 1;
+                    self.known_ids.insert(said.tool_use_id.clone(), 1);
+                    open.push(OpenTool { agent_id, tool_use_id: said.tool_use_id, tool: said.tool });
+                }
+                "task:tool_result" => {
+                    self.parted = true;
+                    open.retain(|tool| tool.tool_use_id != said.tool_use_id);
+                }
+                _ => (),
+            }
+        }
+        self.open_tools = open;
+        self.open_asks = asks;
+    }
+
+    /// The tool calls without a result: what viewers know each by, and the agent's name for it.
+    pub fn open_tools(&self) -> Vec<(String, String)> {
+        self.open_tools.iter().map(|tool| (tool.tool_use_id.clone(), tool.agent_id.clone())).collect()
+    }
+
     /// The questions that wait for the user, oldest first.
     pub fn open_asks(&self) -> &[OpenAsk] {
         &self.open_asks
@@ -131,16 +167,21 @@ impl TurnShape {
         if text.is_empty() {
             return;
         }
-        if !self.text_truncated {
-            if std::mem::take(&mut self.parted) && !self.text.is_empty() {
-                let newlines = self.text.bytes().rev().take(2).take_while(|byte| *byte == b'\n').count();
-                self.text.push_str(&"\n\n"[newlines..]);
-            }
-            self.text.push_str(&text);
-            self.text_truncated = cut_at_character(&mut self.text, self.event_bytes);
-        }
+        self.add_text(&text);
         let truncated = cut_at_character(&mut text, self.event_bytes);
         out.push(Event::Token { text, truncated });
+    }
+
+    fn add_text(&mut self, text: &str) {
+        if self.text_truncated {
+            return;
+        }
+        if std::mem::take(&mut self.parted) && !self.text.is_empty() {
+            let newlines = self.text.bytes().rev().take(2).take_while(|byte| *byte == b'\n').count();
+            self.text.push_str(&"\n\n"[newlines..]);
+        }
+        self.text.push_str(text);
+        self.text_truncated = cut_at_character(&mut self.text, self.event_bytes);
     }
 
     fn open_tool(&mut self, id: &str, mut tool: String, input: Box<RawValue>, out: &mut Vec<Event>) -> Option<Note> {
@@ -209,6 +250,20 @@ impl TurnShape {
         self.known_ids.insert(id.to_owned(), uses.max(1));
         unique
     }
+}
+
+/// What a stored frame says about the shape of its task.
+#[derive(Deserialize)]
+struct Said {
+    #[serde(rename = "type")]
+    kind: String,
+    task_id: Option<TaskId>,
+    #[serde(default)]
+    text: String,
+    #[serde(default)]
+    tool: String,
+    #[serde(default)]
+    tool_use_id: String,
 }
 
 /// The part of an agent's id that counts.

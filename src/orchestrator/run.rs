@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::invariants::{OpenAsk, TurnShape};
@@ -15,7 +16,8 @@ use crate::domain::{AskId, Mode, SessionId, TaskId, TaskState, Usage, cut_at_cha
 use crate::hub::Receipt;
 use crate::journal::{Effect, TaskEnd};
 use crate::protocol::client::TaskOptions;
-use crate::protocol::{Answer, Event};
+use crate::protocol::{Answer, Event, StoredEvent};
+use crate::store::TaskRecord;
 
 /// How long an agent has to acknowledge an interrupt (docs/protocol.md, G8).
 const INTERRUPT_GRACE: Duration = Duration::from_secs(3);
@@ -183,8 +185,51 @@ pub(super) struct Run {
     usage: Usage,
     num_turns: u32,
     cost_known: bool,
+    /// The tool calls of the questions that have been answered.
+    answered_tools: Vec<(AskId, String)>,
     _slot: RunningSlot,
 }
+
+/// What is known of a run besides what its events tell. Committed with them, so that another gateway, or this
+/// one after a restart, can go on.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct RunState {
+    task: String,
+    continuation: u32,
+    #[serde(flatten)]
+    usage: Usage,
+    num_turns: u32,
+    cost_known: bool,
+    worked_ms: u64,
+    /// Since the task's turn began, in milliseconds.
+    age_ms: u64,
+    /// The agent's names of the tool calls that are open: what viewers know them by comes first.
+    tools: Vec<(String, String)>,
+    /// The tool calls of questions, open or answered.
+    asks: Vec<(AskId, String)>,
+}
+
+impl RunState {
+    /// Reads what a session's row holds of `task`; nothing of another one.
+    pub(super) fn of(task: TaskId, json: Option<&str>) -> Self {
+        let state: Self = json.and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default();
+        if state.task == task.to_string() { state } else { Self { cost_known: true, ..Self::default() } }
+    }
+
+    /// The agent's name of the tool call that puts a question.
+    pub(super) fn tool_of(&self, ask: AskId) -> Option<&str> {
+        self.asks.iter().find(|(id, _)| *id == ask).map(|(_, tool)| tool.as_str())
+    }
+
+    /// How often the agent has been let go on.
+    pub(super) fn continuation(&self) -> u32 {
+        self.continuation
+    }
+}
+
+/// How many answered questions a run's state tells of: their answers may not have been told yet.
+const ANSWERED: usize = 64;
 
 impl Run {
     /// A task whose prompt the agent gets now.
@@ -205,8 +250,65 @@ impl Run {
             usage: Usage::default(),
             num_turns: 0,
             cost_known: true,
+            answered_tools: Vec::new(),
             _slot: slot,
         }
+    }
+
+    /// A task that was at work before: its shape as its events tell it, the rest from its state.
+    pub(super) fn restore(
+        task: &TaskRecord,
+        allowance: Allowance,
+        slot: RunningSlot,
+        state: &RunState,
+        events: &[StoredEvent],
+        open: Vec<OpenAsk>,
+        event_bytes: usize,
+    ) -> Self {
+        let mut run = Self::new(task.id, task.mode, allowance, event_bytes, slot);
+        let asking = !open.is_empty();
+        run.shape.restore(task.id, events, &state.tools, open);
+        run.worked = Duration::from_millis(state.worked_ms);
+        let now = Instant::now();
+        run.started = now.checked_sub(Duration::from_millis(state.age_ms)).unwrap_or(now);
+        run.continuation = state.continuation;
+        run.usage = state.usage;
+        run.num_turns = state.num_turns;
+        run.cost_known = state.cost_known;
+        run.answered_tools.clone_from(&state.asks);
+        run.answered_tools.retain(|(ask, _)| !run.shape.open_asks().iter().any(|open| open.ask_id == *ask));
+        if asking {
+            run.phase = Phase::Asking { since: now };
+        }
+        run
+    }
+
+    /// What is to be known of it after a crash, as JSON.
+    pub(super) fn state(&self) -> String {
+        let milliseconds = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        let working = match &self.phase {
+            Phase::Working { since } => since.elapsed(),
+            _ => Duration::ZERO,
+        };
+        let open = self.shape.open_asks().iter().map(|open| (open.ask_id, open.tool_id.clone()));
+        let state = RunState {
+            task: self.task.to_string(),
+            continuation: self.continuation,
+            usage: self.usage,
+            num_turns: self.num_turns,
+            cost_known: self.cost_known,
+            worked_ms: milliseconds(self.worked + working),
+            age_ms: milliseconds(self.started.elapsed()),
+            tools: self.shape.open_tools(),
+            asks: self.answered_tools.iter().cloned().chain(open).collect(),
+        };
+        // Texts and numbers: can't fail.
+        serde_json::to_string(&state).unwrap_or_default()
+    }
+
+    /// How often the agent has been let go on.
+    pub(super) fn continuation(&self) -> u32 {
+        self.continuation
     }
 
     pub(super) fn is_batch(&self) -> bool {
@@ -320,7 +422,12 @@ impl Run {
     /// The question to be answered: the one named, or the oldest.
     pub(super) fn take_ask(&mut self, ask: Option<AskId>) -> Option<OpenAsk> {
         let id = ask.or_else(|| self.shape.open_asks().first().map(|open| open.ask_id))?;
-        self.shape.answer(id)
+        let open = self.shape.answer(id)?;
+        self.answered_tools.push((open.ask_id, open.tool_id.clone()));
+        if self.answered_tools.len() > ANSWERED {
+            self.answered_tools.remove(0);
+        }
+        Some(open)
     }
 
     /// The last events of the task and what changes with them: exactly one terminal event (G4), no tool

@@ -1,24 +1,25 @@
-//! Where a session's agent sits: empty, on its way, or there, with its voice and its ears.
+//! Where a session's agent sits: empty, on its way, there with its voice and its ears, or leaving.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::FutureExt as _;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout};
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, warn};
 
-use super::lines::{Line, LineCutter};
 use crate::agent::{Adapter, AgentCommand, AgentEvent};
+use crate::hub::Receipt;
 use crate::runtime::pool::{Lease, PoolError};
-use crate::runtime::{Exit, Output, RuntimeError, Signal};
+use crate::runtime::{AgentProcess, Exit, Line, LineText, Output, RuntimeError};
 
 /// How long an agent may take to read one command before the run fails.
 const WRITE_DEADLINE: Duration = Duration::from_secs(30);
 /// How long an agent whose input is closed may take to be gone; after that it is deaf.
 const EXIT_GRACE: Duration = Duration::from_secs(2);
 /// How many commands may wait for an agent to read them.
-const COMMANDS: usize = 16;
+const COMMANDS: usize = 64;
 
 /// A session's place for an agent.
 pub(super) enum Seat {
@@ -28,6 +29,8 @@ pub(super) enum Seat {
     Starting(oneshot::Receiver<Result<Lease, PoolError>>),
     /// An agent is there.
     Up(Box<Occupant>),
+    /// Its box is being taken away.
+    Leaving(oneshot::Receiver<()>),
 }
 
 /// What happens at the seat.
@@ -35,22 +38,31 @@ pub(super) enum SeatEvent {
     /// The agent is there, or could not be had.
     Started(Result<Lease, PoolError>),
     /// The agent said something.
-    Stdout(Bytes),
+    Lines(Vec<Line>),
     /// The agent is gone.
     Exit(Exit),
     /// The agent did not take a command.
     Deaf(RuntimeError),
     /// Its place is wanted, or nobody has needed it for long.
     Dismiss(&'static str),
+    /// Its box is gone: the seat is empty.
+    Left,
+}
+
+/// Something the agent is to be told, once: after the commit that says so.
+struct Told {
+    id: String,
+    bytes: Vec<u8>,
+    after: Option<Receipt>,
 }
 
 /// An agent and all that belongs to it.
 pub(super) struct Occupant {
     pub(super) lease: Lease,
     adapter: Box<dyn Adapter>,
-    lines: LineCutter,
-    stdin: mpsc::Sender<Vec<u8>>,
+    commands: mpsc::Sender<Told>,
     deaf: mpsc::Receiver<RuntimeError>,
+    _teller: AbortOnDropHandle<()>,
     /// Since when it has nothing to do, while it is for the taking.
     idle_since: Option<Instant>,
 }
@@ -65,6 +77,10 @@ impl Seat {
                 SeatEvent::Started((&mut *started).await.unwrap_or_else(|_| gone()))
             }
             Self::Up(occupant) => occupant.next(idle_stop).await,
+            Self::Leaving(left) => {
+                let _ = (&mut *left).await; // However it went, it is over.
+                SeatEvent::Left
+            }
         }
     }
 
@@ -80,31 +96,51 @@ impl Seat {
         matches!(self, Self::Empty)
     }
 
-    /// Kills the agent, if there is one, and empties the seat. The workspace stays.
-    pub(super) async fn clear(&mut self) {
+    /// Takes the agent's box away once `after` has committed: until then what the agent said may be needed
+    /// again. The workspace stays. The seat is empty when that is done; [`Seat::next`] tells.
+    pub(super) fn dismiss(&mut self, after: Option<Receipt>) {
+        let occupant = match std::mem::replace(self, Self::Empty) {
+            Self::Up(occupant) => occupant,
+            other => {
+                *self = other;
+                return;
+            }
+        };
+        let (gone, left) = oneshot::channel();
+        *self = Self::Leaving(left);
+        let lease = occupant.lease;
+        tokio::spawn(async move {
+            let committed = match after {
+                Some(receipt) => receipt.committed().await.is_ok(),
+                None => true,
+            };
+            if committed {
+                lease.end().await;
+            } else {
+                // Somebody else's now, or the gateway's next life's.
+                lease.leave();
+            }
+            let _ = gone.send(()); // Nobody may be waiting any more.
+        });
+    }
+
+    /// Leaves the agent and its box as they are, for whoever owns the session next.
+    pub(super) fn leave(&mut self) {
         if let Self::Up(occupant) = std::mem::replace(self, Self::Empty) {
-            occupant.lease.end().await;
+            occupant.lease.leave();
         }
     }
 }
 
 impl Occupant {
-    /// An agent that has just come up.
-    pub(super) fn new(lease: Lease, adapter: Box<dyn Adapter>, line_bytes: usize) -> Self {
-        let (stdin, mut commands) = mpsc::channel::<Vec<u8>>(COMMANDS);
+    /// An agent that is there.
+    pub(super) fn new(lease: Lease, adapter: Box<dyn Adapter>) -> Self {
+        let (commands, told) = mpsc::channel(COMMANDS);
         let (complain, deaf) = mpsc::channel(1);
-        let process = std::sync::Arc::clone(&lease.agent.process);
+        let process = Arc::clone(&lease.agent.process);
         // Its own task: a command that the agent is slow to read must not keep us from reading the agent.
-        // Ends with the occupant.
-        tokio::spawn(async move {
-            while let Some(bytes) = commands.recv().await {
-                if let Err(error) = process.write(&bytes, WRITE_DEADLINE).await {
-                    let _ = complain.send(error).await; // Nobody minds when the agent is gone.
-                    return;
-                }
-            }
-        });
-        Self { lease, adapter, lines: LineCutter::new(line_bytes), stdin, deaf, idle_since: None }
+        let teller = AbortOnDropHandle::new(tokio::spawn(tell_all(process, told, complain)));
+        Self { lease, adapter, commands, deaf, _teller: teller, idle_since: None }
     }
 
     async fn next(&mut self, idle_stop: Duration) -> SeatEvent {
@@ -112,7 +148,7 @@ impl Occupant {
         let evicted = self.lease.evicted();
         tokio::select! {
             output = self.lease.agent.output.recv() => match output {
-                Some(Output::Stdout(bytes)) => SeatEvent::Stdout(bytes),
+                Some(Output::Lines(lines)) => SeatEvent::Lines(lines),
                 Some(Output::Exit(exit)) => SeatEvent::Exit(exit),
                 None => SeatEvent::Exit(Exit::default()),
             },
@@ -139,56 +175,72 @@ impl Occupant {
         timeout(EXIT_GRACE, self.lease.agent.process.gone()).await.is_ok()
     }
 
-    /// What the bytes mean. Lines that are not of the dialect are logged and skipped.
-    pub(super) fn read(&mut self, bytes: Bytes, events: &mut Vec<AgentEvent>) {
-        for line in self.lines.push(bytes) {
-            self.decode(&line, events);
-        }
-    }
-
-    /// What a last line without a newline means.
-    pub(super) fn read_rest(&mut self, events: &mut Vec<AgentEvent>) {
-        if let Some(line) = self.lines.finish() {
-            self.decode(&line, events);
-        }
-    }
-
-    fn decode(&mut self, line: &Line, events: &mut Vec<AgentEvent>) {
+    /// What a line means. One that is not of the dialect is logged and skipped.
+    pub(super) fn decode(&mut self, line: &Line, events: &mut Vec<AgentEvent>) {
         let container = self.lease.agent.container_id;
-        match line {
-            Line::Text(text) => {
+        match &line.text {
+            LineText::Utf8(text) => {
                 if let Err(error) = self.adapter.decode(text, events) {
                     warn!(container.id = %container, bytes = text.len(), "A line of the agent in `{container}` was skipped: {error}");
                 }
             }
-            Line::NotUtf8 => {
+            LineText::NotUtf8 => {
                 warn!(container.id = %container, "A line of the agent in `{container}` was skipped: not UTF-8");
             }
-            Line::TooLong => {
+            LineText::TooLong => {
                 warn!(container.id = %container, "A line of the agent in `{container}` was skipped: too long");
             }
         }
     }
 
-    /// Tells the agent something, without waiting until it reads it. `false`: it reads nothing any more.
-    pub(super) fn tell(&mut self, command: &AgentCommand) -> bool {
+    /// Tells the agent something once it is durable (`after`), and at most once by its `id`, however often
+    /// it is told by whichever gateway. Does not wait. `false`: it reads nothing any more.
+    pub(super) fn tell(&mut self, id: String, command: &AgentCommand, after: Option<Receipt>) -> bool {
         let mut bytes = Vec::new();
         self.adapter.encode(command, &mut bytes);
-        self.stdin.try_send(bytes).is_ok()
+        self.commands.try_send(Told { id, bytes, after }).is_ok()
     }
 
-    /// Signals the agent and all it started. Failures are logged: a deadline follows every signal.
-    pub(super) async fn signal(&self, signal: Signal) {
+    /// Signals the agent. Failures are logged: a deadline follows every signal.
+    pub(super) async fn interrupt(&self) {
         let container = self.lease.agent.container_id;
-        debug!(container.id = %container, ?signal, "Signalling the agent in `{container}`");
-        if let Err(error) = self.lease.agent.process.signal(signal).await {
-            warn!(container.id = %container, %error, "The agent in `{container}` could not be signalled: {error}");
+        debug!(container.id = %container, "Interrupting the agent in `{container}`");
+        if let Err(error) = self.lease.agent.process.interrupt().await {
+            warn!(container.id = %container, %error, "The agent in `{container}` could not be interrupted: {error}");
+        }
+    }
+
+    /// Kills the agent and all that it started. What it said can still be read.
+    pub(super) async fn kill(&self) {
+        let container = self.lease.agent.container_id;
+        debug!(container.id = %container, "Killing the agent in `{container}`");
+        if let Err(error) = self.lease.agent.process.kill().await {
+            warn!(container.id = %container, %error, "The agent in `{container}` could not be killed: {error}");
         }
     }
 
     /// Whether something besides the agent still runs in its box. Not known counts as yes.
     pub(super) async fn has_stragglers(&self) -> bool {
         self.lease.agent.process.has_stragglers().await.unwrap_or(true)
+    }
+}
+
+/// Tells an agent one thing after the other, each after its commit.
+async fn tell_all(
+    process: Arc<dyn AgentProcess>,
+    mut told: mpsc::Receiver<Told>,
+    complain: mpsc::Sender<RuntimeError>,
+) {
+    while let Some(Told { id, bytes, after }) = told.recv().await {
+        if let Some(after) = after
+            && after.committed().await.is_err()
+        {
+            return; // The session is another gateway's.
+        }
+        if let Err(error) = process.write(&id, &bytes, WRITE_DEADLINE).await {
+            let _ = complain.send(error).await; // Nobody minds when the agent is gone.
+            return;
+        }
     }
 }
 

@@ -26,7 +26,8 @@ pub struct WaitingSlot(Arc<UserCounts>);
 
 /// One running task; given back on drop.
 pub struct RunningSlot {
-    _permit: OwnedSemaphorePermit,
+    /// `None`: one that ran before a restart, beyond what the limit is now.
+    _permit: Option<OwnedSemaphorePermit>,
     _counts: Arc<UserCounts>,
 }
 
@@ -65,12 +66,18 @@ impl Users {
         WaitingSlot(counts)
     }
 
+    /// Counts a task that ran before a restart, whatever the limit is now.
+    pub fn run_again(&self, user: &UserId) -> RunningSlot {
+        let counts = self.counts(user);
+        RunningSlot { _permit: Arc::clone(&counts.running).try_acquire_owned().ok(), _counts: counts }
+    }
+
     /// Waits until the user may run one more task, first come, first served.
     pub fn run(&self, user: &UserId) -> impl Future<Output = RunningSlot> + Send + 'static {
         let counts = self.counts(user);
         async move {
             match Arc::clone(&counts.running).acquire_owned().await {
-                Ok(permit) => RunningSlot { _permit: permit, _counts: counts },
+                Ok(permit) => RunningSlot { _permit: Some(permit), _counts: counts },
                 // The semaphore is never closed.
                 Err(_) => std::future::pending().await,
             }

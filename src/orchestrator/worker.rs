@@ -4,12 +4,15 @@
 //! is asked of it (`commands`), and what its agent does (`turns`).
 
 mod commands;
+mod resume;
 mod turns;
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, PoisonError};
 
+use futures_util::FutureExt as _;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, warn};
 
@@ -23,9 +26,8 @@ use crate::domain::{
     AskId, ContainerId, Epoch, ProfileId, Seq, SessionId, SessionStatus, TaskId, TaskState, Timestamp, UserId,
 };
 use crate::hub::{Receipt, Session};
-use crate::journal::{Effect, IdempotencyKey, JournalClosed, NewSession};
+use crate::journal::{Effect, IdempotencyKey, JournalClosed, NewSession, Progress};
 use crate::protocol::{Answer, Event, Submit};
-use crate::store::TaskRecord;
 
 /// What is asked of a session.
 pub(super) enum Command {
@@ -125,6 +127,12 @@ pub(super) struct Worker {
     closed: Option<Receipt>,
     /// The last thing that was published, until it has committed: the next claim would fence it.
     last: Option<Receipt>,
+    /// The last record of the agent's spool that has been dealt with.
+    heard: u64,
+    /// What of that has been published.
+    published: u64,
+    /// What of that will be durable when: then the shim may forget it.
+    unacknowledged: VecDeque<(u64, Receipt)>,
 }
 
 /// What wakes a worker.
@@ -157,8 +165,10 @@ impl Worker {
             Ok(mut worker) => {
                 let lost = worker.work(&mut inbox, &orchestrator.workers).await.is_err();
                 // Nobody is to wait for what follows.
-                refuse_all(&mut inbox, &Refusal::Interrupted);
-                worker.seat.clear().await;
+                let why = if parts.soft.is_cancelled() { Refusal::ShuttingDown } else { Refusal::Interrupted };
+                refuse_all(&mut inbox, &why);
+                // Its agent, if there still is one, is for whoever takes the session up.
+                worker.seat.leave();
                 if let Err(error) = parts.store.release(id, &parts.node, worker.session.epoch()).await {
                     debug!(session.id = %id, %error, "Session `{id}` stays this gateway's: {error}");
                 }
@@ -199,6 +209,9 @@ impl Worker {
             ended: None,
             closed: None,
             last: None,
+            heard: 0,
+            published: 0,
+            unacknowledged: VecDeque::new(),
         }
     }
 
@@ -208,8 +221,8 @@ impl Worker {
         Self { creation: Some(new), ..worker }
     }
 
-    /// Claims a session and settles what an earlier gateway left: queued tasks wait again, the one that
-    /// was at work has failed.
+    /// Claims a session and goes on where an earlier gateway stopped: its agent is taken over, the task at
+    /// work goes on, queued ones wait again.
     async fn open(parts: Arc<Parts>, id: SessionId) -> Result<Self, Refusal> {
         let now = parts.clock.now();
         let Some((record, epoch)) = parts.store.claim(id, &parts.node, now, now.plus(LEASE)).await? else {
@@ -217,33 +230,30 @@ impl Worker {
         };
         let open = parts.store.open_tasks(id).await?;
         let session = parts.hub.write(id, epoch, record.last_seq);
-        let worker = Self::new(parts, session, record.user, record.profile);
+        let worker = Self::new(parts, session, record.user.clone(), record.profile.clone());
         let mut worker = Self { status: record.status, container: record.container, ..worker };
+        worker.adopt_agent(&record).await?;
         for task in open {
-            if task.state == TaskState::Queued {
-                worker.wait_again(task);
-            } else if worker.fail_interrupted(&task).await.is_err() {
-                return Err(Refusal::Interrupted);
-            }
+            let went_on = match task.state {
+                TaskState::Queued => {
+                    worker.wait_again(task);
+                    Ok(())
+                }
+                TaskState::Starting => {
+                    worker.start_again(task);
+                    Ok(())
+                }
+                _ => worker.go_on(&record, &task).await,
+            };
+            went_on?;
+        }
+        if let Seat::Up(occupant) = &mut worker.seat
+            && worker.run.is_none()
+            && worker.starting.is_none()
+        {
+            occupant.set_idle();
         }
         Ok(worker)
-    }
-
-    fn wait_again(&mut self, task: TaskRecord) {
-        let waiting = Waiting {
-            id: task.id,
-            prompt: task.prompt,
-            mode: task.mode,
-            priority: task.priority,
-            options: task.options,
-            _slot: self.parts.users.wait_again(&task.user),
-        };
-        self.queue.insert(usize::MAX, waiting);
-    }
-
-    async fn fail_interrupted(&mut self, task: &TaskRecord) -> Result<(), Lost> {
-        let error = "the gateway was restarted while the task ran".to_owned();
-        self.fail_without_run(task.id, task.mode, error, true).await
     }
 
     async fn work(&mut self, inbox: &mut mpsc::Receiver<Command>, workers: &Workers) -> Result<(), Lost> {
@@ -267,63 +277,67 @@ impl Worker {
             };
             match wake {
                 Wake::Command(Some(command)) => self.obey(command).await?,
-                Wake::Command(None) | Wake::Fenced => return Err(Lost),
+                Wake::Command(None) | Wake::Fenced | Wake::Hard => return Err(Lost),
                 Wake::Seat(event) => self.at_seat(event).await?,
                 Wake::Slot(slot) => self.take_turn(slot).await?,
                 Wake::Deadline => self.on_deadline().await?,
-                Wake::Settled => self.last = None,
-                Wake::Soft => {
-                    draining = true;
-                    self.slot = None;
+                Wake::Settled => {
+                    self.last = None;
+                    self.acknowledge();
                 }
-                Wake::Hard => {
-                    self.give_up().await?;
-                    draining = true;
-                }
+                Wake::Soft => draining = true,
             }
         }
     }
 
-    /// Whether the session has nothing left to do here. Draining, an idle agent counts for nothing and
-    /// queued tasks wait for the next start.
+    /// Whether the session has nothing left to do here. Draining, that is as soon as what was published has
+    /// committed: its agent works on, and is heard from there by whoever takes it up.
     fn is_done(&self, draining: bool) -> bool {
-        let at_work = self.run.is_some() || self.starting.is_some() || self.ending.is_some();
-        if self.last.is_some() && !self.parts.hard.is_cancelled() {
+        if self.last.is_some() {
             return false;
         }
-        if draining {
-            !at_work
-        } else {
-            !at_work && self.queue.is_empty() && self.seat.is_empty() && self.ready.is_empty()
-        }
+        let at_work = self.run.is_some() || self.starting.is_some() || self.ending.is_some();
+        draining || (!at_work && self.queue.is_empty() && self.seat.is_empty() && self.ready.is_empty())
     }
 
     /// Starts whatever can be started now. `true`: there may be more to start.
     async fn advance(&mut self, draining: bool) -> Result<bool, Lost> {
+        if draining {
+            return Ok(false);
+        }
         if self.ending.is_some() && self.run.is_none() && self.starting.is_none() {
-            self.close().await?;
-            return Ok(true);
+            match self.seat {
+                // First its box goes, then the session.
+                Seat::Up(_) => self.dismiss(),
+                Seat::Leaving(_) => (),
+                Seat::Starting(_) | Seat::Empty => {
+                    self.close().await?;
+                    return Ok(true);
+                }
+            }
+            return Ok(false);
         }
         if self.run.is_some() {
             return Ok(false);
         }
-        if self.starting.is_some() || (!draining && !self.ready.is_empty()) {
+        if self.starting.is_some() || !self.ready.is_empty() {
             match &mut self.seat {
                 Seat::Empty => self.start_agent(),
-                Seat::Starting(_) => (),
+                Seat::Starting(_) | Seat::Leaving(_) => (),
                 Seat::Up(_) => {
                     self.answer_ready().await?;
                     self.begin().await?;
                     return Ok(true);
                 }
             }
-        } else if !draining && !self.queue.is_empty() && self.slot.is_none() {
+        } else if !self.queue.is_empty() && self.slot.is_none() {
             self.slot = Some(Box::pin(self.parts.users.run(&self.user)));
         }
         Ok(false)
     }
 
-    /// Publishes, and makes the session with it when that is still to be done.
+    /// Publishes, with how far the agent has been heard, and makes the session with it when that is still to
+    /// be done.
     async fn publish(
         &mut self,
         task: Option<TaskId>,
@@ -333,15 +347,39 @@ impl Worker {
         if let Some(new) = self.creation.take() {
             effects.insert(0, Effect::CreateSession(new));
         }
+        let record = self.heard;
+        let progress =
+            self.seat.occupant().is_some().then(|| Progress { record, run_state: self.run.as_ref().map(Run::state) });
         // The journal may be away for long; the gateway's end does not wait for it.
         let hard = self.parts.hard.clone();
         let receipt = tokio::select! {
             biased;
-            receipt = self.session.publish(task, events, effects) => receipt?,
+            receipt = self.session.publish_heard(task, events, effects, progress) => receipt?,
             () = hard.cancelled() => return Err(Lost),
         };
         self.last = Some(receipt.clone());
+        if self.seat.occupant().is_some() && self.published < record {
+            self.published = record;
+            self.unacknowledged.push_back((record, receipt.clone()));
+            self.acknowledge();
+        }
         Ok(receipt)
+    }
+
+    /// Tells the shim what has become durable.
+    fn acknowledge(&mut self) {
+        let mut durable = None;
+        while let Some((record, receipt)) = self.unacknowledged.front() {
+            match receipt.clone().committed().now_or_never() {
+                Some(Ok(())) => durable = Some(*record),
+                Some(Err(_)) => return, // Lost: the fence tells.
+                None => break,
+            }
+            self.unacknowledged.pop_front();
+        }
+        if let (Some(record), Some(occupant)) = (durable, self.seat.occupant()) {
+            occupant.lease.agent.process.acknowledge(record);
+        }
     }
 }
 
@@ -371,6 +409,7 @@ fn refuse_all(inbox: &mut mpsc::Receiver<Command>, why: &Refusal) {
     let refusal = || match why {
         Refusal::Elsewhere => Refusal::Elsewhere,
         Refusal::ProfileNotFound => Refusal::ProfileNotFound,
+        Refusal::ShuttingDown => Refusal::ShuttingDown,
         _ => Refusal::Storage,
     };
     while let Ok(command) = inbox.try_recv() {

@@ -4,9 +4,8 @@
 //! gone, the workspace stays. Containers carry labels with this gateway's instance; others are never
 //! touched. The engine's socket is as good as root on the host: keep it to the gateway.
 
-mod agent;
 mod engine;
-mod output;
+mod host;
 mod spec;
 
 use std::collections::HashMap;
@@ -14,43 +13,50 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use bollard::query_parameters::{
-    AttachContainerOptionsBuilder, CreateContainerOptionsBuilder, ListContainersOptionsBuilder,
-};
-use futures_util::{StreamExt, stream};
-use tokio::sync::mpsc;
-use tracing::{debug, info, warn};
+use bollard::models::ContainerSummary;
+use bollard::query_parameters::{CreateContainerOptionsBuilder, ListContainersOptionsBuilder};
+use streamgate_shim::control::Start;
+use tracing::{debug, warn};
 
-use self::agent::DockerAgent;
 use self::engine::Engine;
-use self::spec::User;
-use super::stdin::Stdin;
+use self::host::DockerHost;
+use self::spec::{Labels, Mounts, User};
+use super::capture::{self, Captured, Place};
 use super::workspace::{Workspace, Workspaces};
-use super::{Agent, AgentSpec, Runtime, RuntimeError, container_name};
+use super::{Agent, AgentSpec, FoundBox, Runtime, RuntimeError, container_name, shim};
 use crate::config::DockerConfig;
-use crate::domain::ContainerId;
-
-/// Pieces of output between an agent and its run. When it is full the engine keeps what the agent writes.
-const OUTPUT_CHUNKS: usize = 16;
-/// Containers that are removed at the same time.
-const REMOVALS: usize = 4;
+use crate::domain::{ContainerId, Epoch, SpoolId};
 
 /// Starts agents in containers.
 pub struct DockerRuntime {
     engine: Engine,
     workspaces: Workspaces,
+    spools: Workspaces,
+    shim: PathBuf,
     instance: String,
+    node: String,
     user: User,
+    line_bytes: usize,
 }
 
 impl DockerRuntime {
     /// Connects to the engine and makes sure that it answers. `instance` tells this gateway's containers
-    /// from those of others on the same engine. Fails with one line that says what to do.
-    pub async fn connect(config: &DockerConfig, data_dir: &Path, instance: &str) -> Result<Self, RuntimeError> {
+    /// from those of others on the same engine, `node` this gateway from others of its instance. No line of
+    /// an agent is longer than `line_bytes`. Fails with one line that says what to do.
+    pub async fn connect(
+        config: &DockerConfig,
+        data_dir: &Path,
+        instance: &str,
+        node: &str,
+        line_bytes: usize,
+    ) -> Result<Self, RuntimeError> {
         let engine = Engine::connect(&config.socket).await?;
         let user = User::for_agents(&config.user)?;
         let workspaces = Workspaces::open(data_dir, user.owner()).map_err(RuntimeError::Workspace)?;
-        Ok(Self { engine, workspaces, instance: instance.to_owned(), user })
+        let spools = Workspaces::open_named(data_dir, "spools", user.owner()).map_err(RuntimeError::Workspace)?;
+        let shim = shim::install(spools.path()).map_err(RuntimeError::Workspace)?;
+        let (instance, node) = (instance.to_owned(), node.to_owned());
+        Ok(Self { engine, workspaces, spools, shim, instance, node, user, line_bytes })
     }
 
     /// Makes sure that an image is there: better told at the start than to the first user.
@@ -59,16 +65,47 @@ impl DockerRuntime {
         found.map(drop).map_err(|error| spec::explain_missing(error, image))
     }
 
-    /// Creates and starts the container; gives its handle and what comes out of it.
-    async fn run(&self, id: &str) -> Result<(DockerAgent, mpsc::Receiver<super::Output>), RuntimeError> {
-        // Before the start, so that no agent ever finds its stdin without us. Only stdin: a stalled reader
-        // of an attached stdout freezes the container.
-        let stdin = AttachContainerOptionsBuilder::default().stdin(true).stream(true).build();
-        let attached = self.engine.call(self.engine.docker.attach_container(id, Some(stdin))).await?;
-        self.engine.call(self.engine.docker.start_container(id, None)).await?;
-        let (sender, output) = mpsc::channel(OUTPUT_CHUNKS);
-        let exited = output::follow(self.engine.clone(), id.to_owned(), sender);
-        Ok((DockerAgent::new(self.engine.clone(), id.to_owned(), Stdin::new(attached.input), exited), output))
+    /// What the agent is started with: the profile's command, or else the image's.
+    async fn agent(&self, spec: &AgentSpec) -> Result<Start, RuntimeError> {
+        let mut argv = spec.profile.command.clone();
+        if argv.is_empty() {
+            let image = &spec.profile.image;
+            let found = self.engine.call(self.engine.docker.inspect_image(image)).await;
+            let config = found.map_err(|error| spec::explain_missing(error, image))?.config.unwrap_or_default();
+            argv.extend(config.entrypoint.unwrap_or_default());
+            argv.extend(config.cmd.unwrap_or_default());
+        }
+        let mut env: Vec<(String, String)> =
+            spec.profile.env.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
+        env.push(("HOME".to_owned(), spec::WORKSPACE.to_owned()));
+        Ok(Start {
+            id: "start".to_owned(),
+            argv,
+            env,
+            inherit_env: true,
+            cwd: spec::WORKSPACE.to_owned(),
+            max_line_bytes: self.line_bytes as u64,
+        })
+    }
+
+    fn place(&self, id: &str, spool: &Workspace) -> Place {
+        let host = Arc::new(DockerHost::new(self.engine.clone(), id.to_owned(), spool.clone()));
+        Place { directory: spool.path(), host, line_bytes: self.line_bytes }
+    }
+
+    /// The containers of this instance that also satisfy `filter`.
+    async fn containers(&self, filter: Option<String>) -> Result<Vec<ContainerSummary>, RuntimeError> {
+        let mut labels = vec![format!("{}={}", spec::INSTANCE_LABEL, self.instance)];
+        labels.extend(filter);
+        let filters = HashMap::from([("label", labels)]);
+        let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
+        self.engine.call(self.engine.docker.list_containers(Some(options))).await
+    }
+
+    async fn start_in(&self, name: &str, id: &str, spool: &Workspace, agent: Start) -> Result<Captured, RuntimeError> {
+        self.engine.call(self.engine.docker.start_container(id, None)).await.map_err(engine::not_started)?;
+        debug!("Container `{name}` started");
+        capture::start(self.place(id, spool), agent).await
     }
 }
 
@@ -77,64 +114,86 @@ impl Runtime for DockerRuntime {
     async fn start(&self, spec: &AgentSpec) -> Result<Agent, RuntimeError> {
         let workspace = self.workspaces.get(spec.container_id);
         workspace.ensure().await.map_err(RuntimeError::Workspace)?;
-        let name = container_name(spec.container_id);
-        self.engine.remove(&name).await?;
+        self.remove(spec.container_id).await?;
+        let spool_id = SpoolId::generate();
+        let spool = self.spools.get(spool_id);
+        spool.ensure().await.map_err(RuntimeError::Workspace)?;
 
-        let body = spec::body(spec, &workspace.path(), self.user, &self.instance)?;
+        let agent = self.agent(spec).await?;
+        let name = container_name(spec.container_id);
+        let mounts = Mounts { workspace: workspace.path(), spool: spool.path(), shim: self.shim.clone() };
+        let labels = Labels { instance: &self.instance, node: &self.node, spool: spool_id };
+        let body = spec::body(spec, &mounts, self.user, &labels)?;
         let options = CreateContainerOptionsBuilder::default().name(&name).build();
         let created = self.engine.call(self.engine.docker.create_container(Some(options), body)).await;
-        let id = created.map_err(|error| spec::explain_missing(error, &spec.profile.image))?.id;
-        let started = match self.engine.refuse_rotation(&id).await {
-            Ok(()) => self.run(&id).await.map_err(engine::not_started),
-            Err(error) => Err(error),
+        let started = match created {
+            Ok(created) => self.start_in(&name, &created.id, &spool, agent).await,
+            Err(error) => Err(spec::explain_missing(error, &spec.profile.image)),
         };
-        let (process, output) = match started {
-            Ok(running) => running,
-            Err(error) => {
-                if let Err(left) = self.engine.remove(&id).await {
-                    warn!(error = %left, "Container `{name}` that did not start can't be removed");
-                }
-                return Err(error);
+        match started {
+            Ok((output, process)) => {
+                Ok(Agent { container_id: spec.container_id, container_name: name, spool: spool_id, output, process })
             }
-        };
-        debug!(container.id = %spec.container_id, "Container `{name}` started");
-        Ok(Agent {
-            container_id: spec.container_id,
-            container_name: container_name(spec.container_id),
-            output,
-            process: Arc::new(process),
-        })
+            Err(error) => {
+                let left = self.engine.remove(&name).await.err().map(|error| error.to_string());
+                let left = left.or(spool.erase().await.err().map(|error| error.to_string()));
+                if let Some(left) = left {
+                    warn!("Container `{name}` did not start, and can't be removed: {left}");
+                }
+                Err(error)
+            }
+        }
     }
 
-    async fn remove_orphans(&self) -> Result<(), RuntimeError> {
-        let filters = HashMap::from([("label", vec![format!("{}={}", spec::INSTANCE_LABEL, self.instance)])]);
-        let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
-        let found = self.engine.call(self.engine.docker.list_containers(Some(options))).await?;
-        let ids: Vec<String> = found.into_iter().filter_map(|container| container.id).collect();
-        if !ids.is_empty() {
-            info!(count = ids.len(), "Removing {} containers that an earlier run left", ids.len());
+    async fn adopt(
+        &self,
+        spec: &AgentSpec,
+        spool: SpoolId,
+        epoch: Epoch,
+        after: u64,
+    ) -> Result<Option<Agent>, RuntimeError> {
+        let found = self.containers(Some(format!("{}={spool}", spec::SPOOL_LABEL))).await?;
+        let Some(id) = found.into_iter().find_map(|container| container.id) else { return Ok(None) };
+        let (output, process) = capture::adopt(self.place(&id, &self.spools.get(spool)), epoch, after)?;
+        let container_name = container_name(spec.container_id);
+        Ok(Some(Agent { container_id: spec.container_id, container_name, spool, output, process }))
+    }
+
+    async fn boxes(&self) -> Result<Vec<FoundBox>, RuntimeError> {
+        let found = self.containers(None).await?;
+        Ok(found.into_iter().filter_map(|container| read_labels(&container.labels?)).collect())
+    }
+
+    async fn remove(&self, container_id: ContainerId) -> Result<(), RuntimeError> {
+        for container in self.containers(Some(format!("{}={container_id}", spec::CONTAINER_LABEL))).await? {
+            if let Some(id) = &container.id {
+                self.engine.remove(id).await?;
+            }
+            if let Some(found) = container.labels.as_ref().and_then(read_labels) {
+                self.spools.get(found.spool).erase().await.map_err(unerased)?;
+            }
         }
-        let removals = stream::iter(ids).map(|id| async move { self.engine.remove(&id).await });
-        let results: Vec<_> = removals.buffer_unordered(REMOVALS).collect().await;
-        results.into_iter().collect()
+        Ok(())
     }
 
     async fn erase(&self, container_id: ContainerId) -> Result<(), RuntimeError> {
-        self.engine.remove(&container_name(container_id)).await?;
-        let erased = self.workspaces.get(container_id).erase().await;
-        erased.map_err(|error| RuntimeError::Workspace(std::io::Error::other(error)))
+        self.remove(container_id).await?;
+        self.workspaces.get(container_id).erase().await.map_err(unerased)
     }
 
     fn workspace(&self, container_id: ContainerId) -> Workspace {
         self.workspaces.get(container_id)
     }
-
-    async fn shutdown(&self) {}
 }
 
-impl DockerRuntime {
-    /// The host directory that holds all workspaces, for whoever backs them up.
-    pub fn workspaces_path(&self) -> PathBuf {
-        self.workspaces.path().to_owned()
-    }
+fn unerased(error: super::workspace::WorkspaceError) -> RuntimeError {
+    RuntimeError::Workspace(std::io::Error::other(error))
+}
+
+fn read_labels(labels: &HashMap<String, String>) -> Option<FoundBox> {
+    Some(FoundBox {
+        container_id: ContainerId::parse(labels.get(spec::CONTAINER_LABEL)?)?,
+        spool: SpoolId::parse(labels.get(spec::SPOOL_LABEL)?)?,
+        node: labels.get(spec::NODE_LABEL)?.clone(),
+    })
 }

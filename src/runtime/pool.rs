@@ -13,16 +13,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::join_all;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
 pub use self::lease::{Evicted, Lease};
 use self::slots::{Grant, Shared, Slot};
 use super::workspace::Workspace;
-use super::{AgentSpec, Runtime, RuntimeError, Signal};
+use super::{AgentSpec, FoundBox, Runtime, RuntimeError};
 use crate::config::ProfileConfig;
-use crate::domain::{ContainerId, ProfileId, UserId};
+use crate::domain::{ContainerId, Epoch, ProfileId, SpoolId, UserId};
 
 /// How many boxes there may be.
 #[derive(Clone, Copy, Debug)]
@@ -63,6 +62,21 @@ pub enum PoolError {
     /// The agent did not start.
     #[error(transparent)]
     Start(#[from] RuntimeError),
+}
+
+/// A box to be taken over.
+#[derive(Clone, Copy, Debug)]
+pub struct Adoption<'a> {
+    /// Which.
+    pub container_id: ContainerId,
+    /// Of which kind.
+    pub profile_id: &'a ProfileId,
+    /// What its agent says.
+    pub spool: SpoolId,
+    /// The claim under which it is taken over.
+    pub epoch: Epoch,
+    /// The last record that has been dealt with.
+    pub after: u64,
 }
 
 /// Hands out boxes. Clones are the same pool.
@@ -120,6 +134,30 @@ impl Pool {
         }
     }
 
+    /// Takes over the box of a session that had one before: what it says is heard from the record after
+    /// `after` on. `None`: it is not there. It has its place even when all are taken.
+    pub async fn adopt(&self, user: &UserId, found: Adoption<'_>) -> Result<Option<Lease>, PoolError> {
+        let profile_id = found.profile_id;
+        // A profile may have been taken out of the configuration: its boxes go on.
+        let profile = self.profiles.get(profile_id).cloned().unwrap_or_default();
+        let spec = AgentSpec { container_id: found.container_id, profile_id: profile_id.clone(), profile };
+        let Some(agent) = self.shared.runtime.adopt(&spec, found.spool, found.epoch, found.after).await? else {
+            return Ok(None);
+        };
+        let slot = self.shared.take(user.clone()).ok_or(PoolError::Closed)?;
+        Ok(Some(Lease::new(slot, agent)))
+    }
+
+    /// The boxes of this gateway's instance that are there.
+    pub async fn boxes(&self) -> Result<Vec<FoundBox>, RuntimeError> {
+        self.shared.runtime.boxes().await
+    }
+
+    /// Takes a box away that no session has.
+    pub async fn remove(&self, container_id: ContainerId) -> Result<(), RuntimeError> {
+        self.shared.runtime.remove(container_id).await
+    }
+
     /// Starts an agent in a task of its own: a start must not be broken off half-way.
     fn start(&self, slot: Slot, spec: AgentSpec, new: bool) -> oneshot::Receiver<Result<Lease, RuntimeError>> {
         let (sender, receiver) = oneshot::channel();
@@ -164,21 +202,11 @@ impl Pool {
         self.shared.stats()
     }
 
-    /// Hands out nothing more, turns away who waits, and stops warm boxes; with `kill` those in use too.
-    /// Returns when all that is done and nothing is being started any more. Cancelled, what is under way
-    /// goes on.
-    pub async fn shutdown(&self, kill: bool) {
-        let leased = self.shared.close();
-        if kill {
-            let kills = leased.iter().map(|process| process.signal(Signal::Kill));
-            for error in join_all(kills).await.into_iter().filter_map(Result::err) {
-                tracing::warn!(%error, "An agent can't be stopped at shutdown");
-            }
-        }
+    /// Hands out nothing more, turns away who waits, and takes warm boxes away; those in use stay. Returns
+    /// when all that is done and nothing is being started any more. Cancelled, what is under way goes on.
+    pub async fn shutdown(&self) {
+        self.shared.close();
         self.shared.finished().await;
-        if kill {
-            self.shared.runtime.shutdown().await;
-        }
     }
 }
 

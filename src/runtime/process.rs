@@ -1,87 +1,143 @@
-//! Agents as plain child processes: the embedded default, for trusted agents and development.
+//! Agents as plain processes: the embedded default, for trusted agents and development.
 //!
-//! Each runs in a process group and a directory of its own with a clean environment. That is tidiness,
-//! not isolation: an agent can do what the gateway's user can.
+//! Each runs beside a shim of its own, in a process group and a directory of its own, with a clean
+//! environment. That is tidiness, not isolation: an agent can do what the gateway's user can. Shims outlive
+//! the gateway, for an hour at most.
 
-mod agent;
+mod host;
 mod scan;
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::Arc;
 
 use async_trait::async_trait;
+use streamgate_shim::control::Start;
 use tokio::process::Command;
-use tokio::sync::mpsc;
-use tracing::{debug, warn};
-use uuid::Uuid;
+use tracing::debug;
 
-use self::agent::{Group, ProcessAgent};
+use self::host::{Note, ProcessHost};
+use super::capture::{self, Captured, Place};
 use super::workspace::{Workspace, Workspaces};
-use super::{Agent, AgentSpec, Runtime, RuntimeError, blocking, container_name};
-use crate::domain::ContainerId;
+use super::{Agent, AgentSpec, FoundBox, Runtime, RuntimeError, container_name, shim};
+use crate::domain::{ContainerId, Epoch, SpoolId};
 
-/// Chunks of output between an agent and its run; full: the agent waits.
-const OUTPUT_CHUNKS: usize = 16;
-/// Marks an agent and all that it starts, so that what left its process group is found too.
+/// Marks an agent and all that it starts, so that it is found even when its shim is gone.
 const MARK: &str = "STREAMGATE_AGENT";
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// How long a shim goes on without a gateway, in seconds.
+const LINGER: &str = "3600";
 
-/// Starts agents as children of the gateway. They die with it: dropping this kills them.
+/// Starts agents as processes.
 pub struct ProcessRuntime {
     workspaces: Workspaces,
+    spools: Workspaces,
+    /// Where notes on shims are kept: agents have no business there.
+    notes: PathBuf,
+    shim: PathBuf,
     own_program: PathBuf,
-    running: Mutex<Vec<Weak<Group>>>,
+    node: String,
+    line_bytes: usize,
 }
 
 impl ProcessRuntime {
-    /// Keeps its workspaces in `data_dir`. `own_program` is what a profile's program `streamgate` means;
-    /// the running executable if `None`. Fails when the directory can't be made.
-    pub fn new(data_dir: &Path, own_program: Option<PathBuf>) -> Result<Self, RuntimeError> {
+    /// Keeps all it needs in `data_dir`. `own_program` is what a profile's program `streamgate` means; the
+    /// running executable if `None`. No line of an agent is longer than `line_bytes`. Fails when a
+    /// directory can't be made.
+    pub fn new(
+        data_dir: &Path,
+        own_program: Option<PathBuf>,
+        node: &str,
+        line_bytes: usize,
+    ) -> Result<Self, RuntimeError> {
         let own_program = own_program.map_or_else(std::env::current_exe, Ok);
+        let workspaces = Workspaces::open(data_dir, None).map_err(RuntimeError::Workspace)?;
+        let spools = Workspaces::open_named(data_dir, "spools", None).map_err(RuntimeError::Workspace)?;
+        let shim = shim::install(spools.path()).map_err(RuntimeError::Workspace)?;
+        let notes = data_dir.join("shims");
+        fs::create_dir_all(&notes).map_err(RuntimeError::Workspace)?;
         Ok(Self {
-            workspaces: Workspaces::open(data_dir, None).map_err(RuntimeError::Workspace)?,
+            workspaces,
+            spools,
+            notes,
+            shim,
             own_program: own_program.map_err(|error| RuntimeError::StartFailed(error.to_string()))?,
-            running: Mutex::default(),
+            node: node.to_owned(),
+            line_bytes,
         })
     }
 
-    fn command(&self, spec: &AgentSpec, home: &Path, mark: &str) -> Result<Command, RuntimeError> {
+    fn agent(&self, spec: &AgentSpec, home: &Path, spool: SpoolId) -> Result<Start, RuntimeError> {
         let Some((program, arguments)) = spec.profile.command.split_first() else {
             let slug = spec.profile_id.slug();
             return Err(RuntimeError::BadSetting(format!(
                 "`profiles.{slug}.command` is empty; under `runtime.kind = \"process\"` it names the agent's program"
             )));
         };
-        let own = program == "streamgate";
-        let mut command = Command::new(if own { self.own_program.as_os_str() } else { program.as_ref() });
-        command
-            .args(arguments)
-            .current_dir(home)
-            // Never the gateway's own environment: it holds secrets.
+        let program = if program == "streamgate" { self.own_program.display().to_string() } else { program.clone() };
+        // Never the gateway's own environment: it holds secrets.
+        let path = std::env::var("PATH").unwrap_or_else(|_| DEFAULT_PATH.to_owned());
+        let home = home.display().to_string();
+        let fixed = |name: &str, value: String| (name.to_owned(), value);
+        let mut env = vec![fixed("PATH", path), fixed("LANG", "C.UTF-8".to_owned())];
+        env.extend(spec.profile.env.iter().map(|(name, value)| (name.clone(), value.clone())));
+        env.extend([fixed("HOME", home.clone()), fixed(MARK, spool.to_string())]);
+        Ok(Start {
+            id: "start".to_owned(),
+            argv: std::iter::once(program).chain(arguments.iter().cloned()).collect(),
+            env,
+            inherit_env: false,
+            cwd: home,
+            max_line_bytes: self.line_bytes as u64,
+        })
+    }
+
+    async fn run(
+        &self,
+        spec: &AgentSpec,
+        spool_id: SpoolId,
+        spool: &Workspace,
+        agent: Start,
+    ) -> Result<Captured, RuntimeError> {
+        let mut child = Command::new(&self.shim)
+            .arg(spool.path())
+            .args(["--linger-seconds", LINGER])
             .env_clear()
-            .env("PATH", std::env::var_os("PATH").unwrap_or_else(|| DEFAULT_PATH.into()))
-            .env("LANG", "C.UTF-8")
-            .envs(&spec.profile.env)
-            .env("HOME", home)
-            .env(MARK, mark)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
             .process_group(0)
-            .kill_on_drop(true);
-        Ok(command)
+            .spawn()
+            .map_err(|error| RuntimeError::StartFailed(format!("`{}`: {error}", self.shim.display())))?;
+        let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).unwrap_or(0);
+        // Reaped as long as we are its parent.
+        tokio::spawn(async move { child.wait().await });
+        let note = Note::of(spec.container_id, spool_id, &self.node, pid).map_err(RuntimeError::Workspace)?;
+        let file = self.note(spool_id);
+        fs::write(&file, note.text()).map_err(RuntimeError::Workspace)?;
+        let host = ProcessHost::new(note, file, spool.clone());
+        let place = Place { directory: spool.path(), host: Arc::new(host), line_bytes: self.line_bytes };
+        capture::start(place, agent).await
     }
 
-    fn remember(&self, group: &Arc<Group>) {
-        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        running.retain(|group| group.strong_count() > 0);
-        running.push(Arc::downgrade(group));
+    fn note(&self, spool: SpoolId) -> PathBuf {
+        self.notes.join(format!("{spool}.json"))
     }
 
-    fn groups(&self) -> Vec<Arc<Group>> {
-        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        running.iter().filter_map(Weak::upgrade).collect()
+    fn noted(&self) -> Result<Vec<Note>, RuntimeError> {
+        let entries = fs::read_dir(&self.notes).map_err(RuntimeError::Workspace)?;
+        Ok(entries.filter_map(|entry| Note::read(&fs::read(entry.ok()?.path()).ok()?)).collect())
+    }
+
+    async fn remove_where(&self, matches: impl Fn(&FoundBox) -> bool) -> Result<(), RuntimeError> {
+        for note in self.noted()? {
+            if let Some(found) = note.found().filter(&matches) {
+                host::end(&note).await?;
+                host::forget(&self.note(found.spool), &self.spools.get(found.spool)).await?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -90,39 +146,57 @@ impl Runtime for ProcessRuntime {
     async fn start(&self, spec: &AgentSpec) -> Result<Agent, RuntimeError> {
         let workspace = self.workspaces.get(spec.container_id);
         workspace.ensure().await.map_err(RuntimeError::Workspace)?;
-        let home = workspace.path();
-        let mark = Uuid::now_v7().simple().to_string();
-        let mut command = self.command(spec, &home, &mark)?;
-        let leftover = variable("HOME", home.as_os_str().as_encoded_bytes());
-        kill_where(move |seen| seen.environment_has(|variable| variable == leftover)).await?;
-
-        let program = command.as_std().get_program().to_owned();
-        let child = command
-            .spawn()
-            .map_err(|error| RuntimeError::StartFailed(format!("`{}`: {error}", program.to_string_lossy())))?;
-        let (sender, output) = mpsc::channel(OUTPUT_CHUNKS);
-        let (process, group) = ProcessAgent::supervise(child, variable(MARK, mark.as_bytes()), sender)?;
-        self.remember(&group);
-        debug!(container.id = %spec.container_id, "Agent of box `{}` started", spec.container_id);
-        Ok(Agent {
-            container_id: spec.container_id,
-            container_name: container_name(spec.container_id),
-            output,
-            process: Arc::new(process),
-        })
+        self.remove(spec.container_id).await?;
+        let spool_id = SpoolId::generate();
+        let spool = self.spools.get(spool_id);
+        spool.ensure().await.map_err(RuntimeError::Workspace)?;
+        let agent = self.agent(spec, &workspace.path(), spool_id)?;
+        match self.run(spec, spool_id, &spool, agent).await {
+            Ok((output, process)) => {
+                debug!(container.id = %spec.container_id, "Agent of box `{}` started", spec.container_id);
+                Ok(Agent {
+                    container_id: spec.container_id,
+                    container_name: container_name(spec.container_id),
+                    spool: spool_id,
+                    output,
+                    process,
+                })
+            }
+            Err(error) => {
+                self.remove(spec.container_id).await?;
+                Err(error)
+            }
+        }
     }
 
-    /// Finds what an earlier gateway on this `data_dir` left when it was killed.
-    async fn remove_orphans(&self) -> Result<(), RuntimeError> {
-        let homes = variable("HOME", self.workspaces.path().join("ctr_").as_os_str().as_encoded_bytes());
-        let killed = kill_where(move |seen| seen.environment_has(|variable| variable.starts_with(&homes))).await?;
-        if killed > 0 {
-            warn!(killed, "Killed {killed} processes of agents that an earlier gateway left");
-        }
-        Ok(())
+    async fn adopt(
+        &self,
+        spec: &AgentSpec,
+        spool: SpoolId,
+        epoch: Epoch,
+        after: u64,
+    ) -> Result<Option<Agent>, RuntimeError> {
+        let file = self.note(spool);
+        let Some(note) = fs::read(&file).ok().and_then(|bytes| Note::read(&bytes)) else { return Ok(None) };
+        let spooled = self.spools.get(spool);
+        let directory = spooled.path();
+        let host = ProcessHost::new(note, file, spooled);
+        let place = Place { directory, host: Arc::new(host), line_bytes: self.line_bytes };
+        let (output, process) = capture::adopt(place, epoch, after)?;
+        let container_name = container_name(spec.container_id);
+        Ok(Some(Agent { container_id: spec.container_id, container_name, spool, output, process }))
+    }
+
+    async fn boxes(&self) -> Result<Vec<FoundBox>, RuntimeError> {
+        Ok(self.noted()?.iter().filter_map(Note::found).collect())
+    }
+
+    async fn remove(&self, container_id: ContainerId) -> Result<(), RuntimeError> {
+        self.remove_where(|found| found.container_id == container_id).await
     }
 
     async fn erase(&self, container_id: ContainerId) -> Result<(), RuntimeError> {
+        self.remove(container_id).await?;
         let erased = self.workspaces.get(container_id).erase().await;
         erased.map_err(|error| RuntimeError::Workspace(std::io::Error::other(error)))
     }
@@ -130,30 +204,11 @@ impl Runtime for ProcessRuntime {
     fn workspace(&self, container_id: ContainerId) -> Workspace {
         self.workspaces.get(container_id)
     }
-
-    async fn shutdown(&self) {
-        for group in self.groups() {
-            group.kill();
-            group.gone_soon().await;
-        }
-    }
-}
-
-impl Drop for ProcessRuntime {
-    fn drop(&mut self) {
-        for group in self.groups() {
-            group.kill_all();
-        }
-    }
 }
 
 /// How `NAME=value` looks in `/proc/<pid>/environ`.
 fn variable(name: &str, value: &[u8]) -> Vec<u8> {
     [name.as_bytes(), b"=", value].concat()
-}
-
-async fn kill_where(matches: impl Fn(&scan::Seen) -> bool + Send + 'static) -> Result<usize, RuntimeError> {
-    blocking(move || scan::kill_where(matches)).await.map_err(RuntimeError::Workspace)
 }
 
 #[cfg(test)]

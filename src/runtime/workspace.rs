@@ -24,7 +24,6 @@ use uuid::Uuid;
 pub use self::list::FileEntry;
 use self::path::RelativePath;
 use super::blocking;
-use crate::domain::ContainerId;
 
 /// Why a file could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -66,7 +65,12 @@ impl Workspaces {
     /// Makes `<data_dir>/workspaces`. With an `owner`, all that is made inside is handed to that user and
     /// group, which takes root.
     pub(super) fn open(data_dir: &Path, owner: Option<(u32, u32)>) -> io::Result<Self> {
-        let parent = data_dir.join("workspaces");
+        Self::open_named(data_dir, "workspaces", owner)
+    }
+
+    /// The same for other directories that an agent can write.
+    pub(super) fn open_named(data_dir: &Path, name: &str, owner: Option<(u32, u32)>) -> io::Result<Self> {
+        let parent = data_dir.join(name);
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&parent)?;
         fs::set_permissions(&parent, fs::Permissions::from_mode(0o700))?;
         Ok(Self { parent: parent.canonicalize()?, owner })
@@ -77,9 +81,9 @@ impl Workspaces {
         &self.parent
     }
 
-    /// The workspace of one box.
-    pub(super) fn get(&self, container_id: ContainerId) -> Workspace {
-        Workspace { parent: self.parent.clone(), name: container_id.to_string(), owner: self.owner }
+    /// The one of that name.
+    pub(super) fn get(&self, id: impl std::fmt::Display) -> Workspace {
+        Workspace { parent: self.parent.clone(), name: id.to_string(), owner: self.owner }
     }
 }
 

@@ -4,8 +4,8 @@ use sqlx::FromRow;
 
 use crate::database::DatabaseError;
 use crate::domain::{
-    AskId, ContainerId, Mode, Priority, ProfileId, Seq, SessionId, SessionStatus, TaskId, TaskState, Timestamp, Usage,
-    UserId,
+    AskId, ContainerId, Mode, Priority, ProfileId, Seq, SessionId, SessionStatus, SpoolId, TaskId, TaskState,
+    Timestamp, Usage, UserId,
 };
 use crate::protocol::Answer;
 use crate::protocol::client::TaskOptions;
@@ -28,6 +28,12 @@ pub struct SessionRecord {
     pub status: SessionStatus,
     /// The box it lives in, once it has one.
     pub container: Option<ContainerId>,
+    /// What that box's agent says.
+    pub spool: Option<SpoolId>,
+    /// The last record of it that has been dealt with.
+    pub spool_record: u64,
+    /// What is known of the run at work besides its events, as JSON.
+    pub run_state: Option<String>,
     /// Its last event.
     pub last_seq: Seq,
     /// Summed over its tasks.
@@ -99,6 +105,9 @@ pub(super) struct SessionRow {
     title: Option<String>,
     status: String,
     container_id: Option<String>,
+    spool_id: Option<String>,
+    spool_record: i64,
+    run_state: Option<String>,
     last_seq: i64,
     input_tokens: i64,
     output_tokens: i64,
@@ -157,6 +166,9 @@ impl SessionRow {
                 .container_id
                 .map(|id| ContainerId::parse(&id).ok_or(corrupt("container id")))
                 .transpose()?,
+            spool: self.spool_id.map(|id| SpoolId::parse(&id).ok_or(corrupt("spool id"))).transpose()?,
+            spool_record: u64::try_from(self.spool_record).unwrap_or(0),
+            run_state: self.run_state,
             last_seq: Seq::from_db(self.last_seq),
             usage: usage(self.input_tokens, self.output_tokens, self.cost_usd),
             created_at: Timestamp(self.created_at),

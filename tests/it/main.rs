@@ -14,6 +14,8 @@ mod outage;
 #[path = "../support/program.rs"]
 mod program;
 mod raw;
+#[path = "../support/shims.rs"]
+mod shims;
 mod support;
 mod world;
 

@@ -115,6 +115,12 @@ impl TestGateway {
     }
 }
 
+impl Drop for TestGateway {
+    fn drop(&mut self) {
+        crate::shims::end_all(self.directory.path());
+    }
+}
+
 /// Shows the gateways' log with the output of tests that fail, if `STREAMGATE_TEST_LOG` holds a filter.
 fn show_log() {
     if let Ok(filter) = std::env::var("STREAMGATE_TEST_LOG") {

@@ -327,7 +327,7 @@ async fn no_credential_is_in_any_line_of_the_log() {
     let recorded: Value = serde_json::from_str(RECORDED).unwrap();
     let database = database::postgres().await;
     let pool = load(&database, &recorded).await;
-    let directory = tempfile::tempdir().unwrap();
+    let directory = crate::shims::DataDir::new();
     let mut gateway = Command::new(binary())
         .env_clear()
         .env("STREAMGATE_LOG__FILTER", "trace")

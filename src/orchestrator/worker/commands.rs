@@ -144,10 +144,10 @@ impl Worker {
         if let Some(run) = &mut self.run {
             run.answered.push((open.ask_id, answer.clone(), receipt.clone()));
         }
-        let _ = reply.send(Ok(Some(receipt)));
+        let _ = reply.send(Ok(Some(receipt.clone())));
         let command = AgentCommand::Answer { id: open.tool_id, questions: open.questions, answer };
-        if !self.seat.occupant().is_some_and(|occupant| occupant.tell(&command)) {
-            self.end_run(End::failed("the agent does not read its input", true), false).await?;
+        if !self.tell(open.ask_id.to_string(), &command, Some(receipt)) {
+            self.end_run(End::failed("the agent does not read its input", true), false, Vec::new()).await?;
         }
         Ok(())
     }
@@ -292,7 +292,7 @@ impl Worker {
             self.cancel_waiting(task.id, Mode::Session).await?;
         }
         self.slot = None;
-        self.seat.clear().await;
+        self.seat = Seat::Empty; // One that is only coming finds nobody.
         self.status = SessionStatus::Closed;
         let closed = Event::SessionClosed { reason: ending.reason };
         let receipt = self.publish(None, &[closed], vec![Effect::CloseSession]).await?;

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use tokio::sync::oneshot;
 use tracing::{debug, error, info, warn};
 
@@ -12,12 +11,16 @@ use super::super::seat::{Occupant, Seat, SeatEvent};
 use super::super::users::RunningSlot;
 use super::{Ending, Lost, Worker};
 use crate::agent::{self, AgentCommand, AgentEvent};
-use crate::domain::Mode;
+use crate::domain::{Mode, TaskId};
+use crate::hub::Receipt;
 use crate::journal::Effect;
 use crate::protocol::Event;
 use crate::protocol::reply::raw_json;
 use crate::runtime::pool::{Lease, PoolError};
-use crate::runtime::{Exit, RuntimeError, Signal};
+use crate::runtime::{Exit, Line, RuntimeError};
+
+/// After how many records that mean nothing it is noted that they have been heard.
+const SILENT_RECORDS: u64 = 256;
 
 impl Worker {
     pub(super) fn start_agent(&mut self) {
@@ -58,7 +61,7 @@ impl Worker {
         if !occupant.set_busy() {
             // It ended or its place was given away, a moment ago: start another.
             self.starting = Some((task, slot));
-            self.seat.clear().await;
+            self.dismiss();
             return Ok(());
         }
         let agent = &occupant.lease.agent;
@@ -69,20 +72,32 @@ impl Worker {
         events.extend(turn.system_prompt.clone().map(|prompt| Event::SystemPrompt { prompt }));
         let allowance = Allowance::new(&task.options, &self.profile, &self.parts.limits);
         self.run = Some(Run::new(task.id, task.mode, allowance, self.parts.limits.event_bytes, slot));
-        let told = occupant.tell(&AgentCommand::Turn(Box::new(turn)));
-        self.publish(Some(task.id), &events, vec![Effect::TaskRunning(task.id)]).await?;
+        let receipt = self.publish(Some(task.id), &events, vec![Effect::TaskRunning(task.id)]).await?;
+        let told = self.tell(task.id.to_string(), &AgentCommand::Turn(Box::new(turn)), Some(receipt));
         info!(session.id = %self.session.id(), task.id = %task.id, "Task `{}` runs", task.id);
         if !told {
-            self.end_run(End::failed("the agent does not read its input", true), false).await?;
+            self.end_run(End::failed("the agent does not read its input", true), false, Vec::new()).await?;
         }
         Ok(())
+    }
+
+    /// [`Occupant::tell`], if the agent is there.
+    pub(super) fn tell(&mut self, id: String, command: &AgentCommand, after: Option<Receipt>) -> bool {
+        self.seat.occupant().is_some_and(|occupant| occupant.tell(id, command, after))
+    }
+
+    /// Takes the agent's box away, once what it said has committed.
+    pub(super) fn dismiss(&mut self) {
+        let after = self.last.clone();
+        self.unacknowledged.clear();
+        self.seat.dismiss(after);
     }
 
     pub(super) async fn at_seat(&mut self, event: SeatEvent) -> Result<(), Lost> {
         match event {
             SeatEvent::Started(Ok(lease)) => self.seat_agent(lease).await,
             SeatEvent::Started(Err(error)) => self.no_agent(error).await,
-            SeatEvent::Stdout(bytes) => self.read(bytes).await,
+            SeatEvent::Lines(lines) => self.read(lines).await,
             SeatEvent::Exit(exit) => self.on_exit(exit).await,
             SeatEvent::Deaf(error) => {
                 let ending = match self.seat.occupant() {
@@ -95,34 +110,41 @@ impl Worker {
                 warn!(session.id = %self.session.id(), %error, "The agent of session `{}` takes no input: {error}", self.session.id());
                 match &self.run {
                     Some(run) if run.stopping().is_some() => Ok(()), // Its deadline comes.
-                    Some(_) => self.end_run(End::failed("the agent does not read its input", true), false).await,
+                    Some(_) => {
+                        let end = End::failed("the agent does not read its input", true);
+                        self.end_run(end, false, Vec::new()).await
+                    }
                     None => {
-                        self.seat.clear().await;
+                        self.dismiss();
                         Ok(())
                     }
                 }
             }
             SeatEvent::Dismiss(why) => {
                 debug!(session.id = %self.session.id(), "The agent of session `{}` is stopped: {why}", self.session.id());
-                self.seat.clear().await;
+                self.dismiss();
+                Ok(())
+            }
+            SeatEvent::Left => {
+                self.seat = Seat::Empty;
                 Ok(())
             }
         }
     }
 
     pub(super) async fn seat_agent(&mut self, lease: Lease) -> Result<(), Lost> {
-        let container = lease.agent.container_id;
+        let (container, spool) = (lease.agent.container_id, lease.agent.spool);
         let adapter = agent::adapter(self.profile.adapter);
-        let mut occupant = Occupant::new(lease, adapter, self.parts.limits.agent_line_bytes);
+        let mut occupant = Occupant::new(lease, adapter);
         // One that a task waits for must not be given away to somebody else before it begins.
         if self.starting.is_none() {
             occupant.set_idle();
         }
+        self.container = Some(container);
+        // Nothing of it has been heard; the effect says so too.
+        self.heard = 0;
+        self.publish(None, &[], vec![Effect::SetContainer(container, spool)]).await?;
         self.seat = Seat::Up(Box::new(occupant));
-        if self.container != Some(container) {
-            self.container = Some(container);
-            self.publish(None, &[], vec![Effect::SetContainer(container)]).await?;
-        }
         Ok(())
     }
 
@@ -150,46 +172,65 @@ impl Worker {
         Ok(())
     }
 
-    /// What the agent said, published in one append up to where it stops.
-    pub(super) async fn read(&mut self, bytes: Bytes) -> Result<(), Lost> {
-        let mut said = Vec::new();
-        if let Some(occupant) = self.seat.occupant() {
-            occupant.read(bytes, &mut said);
-        }
-        self.heed(said).await
-    }
-
-    pub(super) async fn heed(&mut self, said: Vec<AgentEvent>) -> Result<(), Lost> {
+    /// What the agent said, published in one append up to where it stops. What a line means commits as
+    /// one with the place behind it: after a crash no line is heard twice, and none by half.
+    pub(super) async fn read(&mut self, lines: Vec<Line>) -> Result<(), Lost> {
         let mut events = Vec::new();
-        for event in said {
-            let Some(run) = &mut self.run else {
-                debug!(session.id = %self.session.id(), "An idle agent said something; it is not shown");
-                return Ok(());
-            };
-            match event {
-                AgentEvent::Stopped { reason, usage, cost_known, num_turns } => {
-                    let after = run.after_stop(reason, usage, cost_known, num_turns);
-                    self.show(&mut events).await?;
-                    self.after_stop(after).await?;
-                }
-                event => match run.shape.take(event, &mut events) {
-                    Some(Note::Dropped(what)) => {
-                        warn!(session.id = %self.session.id(), task.id = %run.task, "The agent broke the shape of its turn: {what}");
-                    }
-                    Some(Note::Withdrawn(ask)) => run.withdrawn.push(ask),
-                    Some(Note::Asked(_)) | None => (),
-                },
+        for line in lines {
+            let mut said = Vec::new();
+            if let Some(occupant) = self.seat.occupant() {
+                occupant.decode(&line, &mut said);
+            }
+            if said.iter().any(|event| matches!(event, AgentEvent::Stopped { .. })) {
+                // What came before is not to wait for what the end takes.
+                self.show(&mut events).await?;
+            }
+            self.heard = line.record;
+            for event in said {
+                self.heed(event, &mut events).await?;
             }
         }
         self.show(&mut events).await
     }
 
-    /// Publishes events of the run, with what its questions change.
-    pub(super) async fn show(&mut self, events: &mut Vec<Event>) -> Result<(), Lost> {
-        let Some(run) = &mut self.run else { return Ok(()) };
-        if events.is_empty() {
+    async fn heed(&mut self, event: AgentEvent, events: &mut Vec<Event>) -> Result<(), Lost> {
+        let Some(run) = &mut self.run else {
+            debug!(session.id = %self.session.id(), "An idle agent said something; it is not shown");
+            return Ok(());
+        };
+        match event {
+            AgentEvent::Stopped { reason, usage, cost_known, num_turns } => {
+                let after = run.after_stop(reason, usage, cost_known, num_turns);
+                return self.after_stop(after, std::mem::take(events)).await;
+            }
+            event => match run.shape.take(event, events) {
+                Some(Note::Dropped(what)) => {
+                    warn!(session.id = %self.session.id(), task.id = %run.task, "The agent broke the shape of its turn: {what}");
+                }
+                Some(Note::Withdrawn(ask)) => run.withdrawn.push(ask),
+                Some(Note::Asked(_)) | None => (),
+            },
+        }
+        Ok(())
+    }
+
+    /// Publishes events of the run, with what its questions change. When there are none for long, how far
+    /// the agent has been heard: its spool must not fill up.
+    async fn show(&mut self, events: &mut Vec<Event>) -> Result<(), Lost> {
+        let silent_for_long = self.heard.saturating_sub(self.published) >= SILENT_RECORDS;
+        if events.is_empty() && !silent_for_long {
             return Ok(());
         }
+        let effects = self.effects_of(events);
+        let task = self.run.as_ref().map(|run| run.task);
+        self.publish(task, events, effects).await?;
+        events.clear();
+        Ok(())
+    }
+
+    /// What changes with events of the run.
+    fn effects_of(&mut self, events: &[Event]) -> Vec<Effect> {
+        let Some(run) = &mut self.run else { return Vec::new() };
         let task = run.task;
         let mut effects: Vec<Effect> = events
             .iter()
@@ -209,19 +250,23 @@ impl Worker {
                 effects.push(Effect::TaskRunning(task));
             }
         }
-        self.publish(Some(task), events, effects).await?;
-        events.clear();
-        Ok(())
+        effects
     }
 
-    pub(super) async fn after_stop(&mut self, after: AfterStop) -> Result<(), Lost> {
+    /// `events` came before the stop, in the same breath.
+    async fn after_stop(&mut self, after: AfterStop, mut events: Vec<Event>) -> Result<(), Lost> {
         match after {
-            AfterStop::End { end, agent_is_idle } => self.end_run(end, agent_is_idle).await,
+            AfterStop::End { end, agent_is_idle } => self.end_run(end, agent_is_idle, events).await,
             AfterStop::Continue(event) => {
-                let task = self.run.as_ref().map(|run| run.task);
-                self.publish(task, &[event], Vec::new()).await?;
-                if !self.seat.occupant().is_some_and(|occupant| occupant.tell(&AgentCommand::Continue)) {
-                    self.end_run(End::failed("the agent does not read its input", true), false).await?;
+                let effects = self.effects_of(&events);
+                events.push(event);
+                let Some((task, continuation)) = self.run.as_ref().map(|run| (run.task, run.continuation())) else {
+                    return Ok(());
+                };
+                let receipt = self.publish(Some(task), &events, effects).await?;
+                if !self.tell(continue_id(task, continuation), &AgentCommand::Continue, Some(receipt)) {
+                    let end = End::failed("the agent does not read its input", true);
+                    self.end_run(end, false, Vec::new()).await?;
                 }
                 Ok(())
             }
@@ -229,23 +274,17 @@ impl Worker {
     }
 
     pub(super) async fn on_exit(&mut self, exit: Exit) -> Result<(), Lost> {
-        let mut said = Vec::new();
-        if let Some(occupant) = self.seat.occupant() {
-            occupant.read_rest(&mut said);
-        }
-        self.heed(said).await?;
-        // Removes what is left of it.
-        self.seat.clear().await;
         let id = self.session.id();
         let Some(run) = &self.run else {
             info!(session.id = %id, ?exit, "The idle agent of session `{id}` is gone");
+            self.dismiss();
             return Ok(());
         };
         let end = run.stopping().cloned().unwrap_or_else(|| {
             warn!(session.id = %id, ?exit, "The agent of session `{id}` is gone in the middle of a task");
             End::failed(exit_error(&exit), true)
         });
-        self.end_run(end, false).await
+        self.end_run(end, false, Vec::new()).await
     }
 
     pub(super) async fn on_deadline(&mut self) -> Result<(), Lost> {
@@ -257,45 +296,33 @@ impl Worker {
             }
             Due::Harder(Step::Kill) => {
                 if let Some(occupant) = self.seat.occupant() {
-                    occupant.signal(Signal::Kill).await;
+                    occupant.kill().await;
                 }
                 Ok(())
             }
             Due::Harder(_) => {
                 if let Some(occupant) = self.seat.occupant() {
-                    occupant.signal(Signal::Interrupt).await;
+                    occupant.interrupt().await;
                 }
                 Ok(())
             }
-            Due::GiveUp(end) => self.end_run(end, false).await,
+            Due::GiveUp(end) => self.end_run(end, false, Vec::new()).await,
         }
     }
 
     /// Asks the agent to stop; deadlines do the rest.
     pub(super) fn begin_stop(&mut self, end: End) {
         let Some(run) = &mut self.run else { return };
-        if run.stop(end)
-            && let Some(occupant) = self.seat.occupant()
-        {
+        if run.stop(end) {
+            let id = format!("{}/interrupt", run.task);
             // One that takes no more input is stopped by the deadlines.
-            occupant.tell(&AgentCommand::Interrupt);
+            self.tell(id, &AgentCommand::Interrupt, None);
         }
     }
 
-    /// Gives the run up at once: the gateway must end.
-    pub(super) async fn give_up(&mut self) -> Result<(), Lost> {
-        if let Some((task, _)) = self.starting.take() {
-            self.fail_without_run(task.id, task.mode, "the gateway was shut down".to_owned(), true).await?;
-        }
-        if let Some(run) = &self.run {
-            let end = run.stopping().cloned().unwrap_or_else(|| End::failed("the gateway was shut down", true));
-            self.end_run(end, false).await?;
-        }
-        Ok(())
-    }
-
-    /// Ends the run: makes sure that nothing of it is left running (G8), then publishes its end.
-    pub(super) async fn end_run(&mut self, end: End, agent_is_idle: bool) -> Result<(), Lost> {
+    /// Ends the run: makes sure that nothing of it is left running (G8), then publishes `events`, which came
+    /// before, and its end. A box that is of no more use goes once that has committed.
+    pub(super) async fn end_run(&mut self, end: End, agent_is_idle: bool, mut events: Vec<Event>) -> Result<(), Lost> {
         let may_live = match self.seat.occupant() {
             // What a stopped or failed tool left running goes with its agent.
             Some(occupant) if !matches!(end, End::Completed { .. }) => {
@@ -303,13 +330,16 @@ impl Worker {
             }
             _ => agent_is_idle,
         };
-        if !may_live {
-            self.seat.clear().await;
+        if !may_live && let Some(occupant) = self.seat.occupant() {
+            occupant.kill().await;
         }
+        let mut effects = self.effects_of(&events);
         let Some(mut run) = self.run.take() else { return Ok(()) };
-        let mut events = Vec::new();
-        let effect = run.end(&end, &mut events);
-        let receipt = self.publish(Some(run.task), &events, vec![effect]).await?;
+        effects.push(run.end(&end, &mut events));
+        let receipt = self.publish(Some(run.task), &events, effects).await?;
+        if !may_live {
+            self.dismiss();
+        }
         info!(session.id = %self.session.id(), task.id = %run.task, state = %end.state(), "Task `{}` ended: {}", run.task, end.state());
         for reply in run.cancelling.drain(..) {
             let _ = reply.send(Ok(Some((end.state(), receipt.clone()))));
@@ -325,9 +355,15 @@ impl Worker {
     }
 }
 
+/// Names the word that lets a task's agent go on.
+pub(super) fn continue_id(task: TaskId, continuation: u32) -> String {
+    format!("{task}/continue/{continuation}")
+}
+
 /// What people read when an agent died.
 fn exit_error(exit: &Exit) -> String {
     match exit {
+        Exit { damaged: Some(why), .. } => why.clone(),
         // The mark stays from the first process in the container that was killed for memory; 137 is SIGKILL,
         // so then it was the agent.
         Exit { oom: true, code: Some(137) | None, .. } => "the container ran out of memory".to_owned(),

@@ -70,21 +70,6 @@ impl Engine {
             }
         }
     }
-
-    /// Refuses a container whose log the engine would rotate, as `daemon.json` may tell it to: what a
-    /// rotation drops before we read it is lost without a sign.
-    pub(super) async fn refuse_rotation(&self, container: &str) -> Result<(), RuntimeError> {
-        let details = self.call(self.docker.inspect_container(container, None)).await?;
-        let log_options = details.host_config.and_then(|host| host.log_config).and_then(|log| log.config);
-        if log_options.is_some_and(|options| options.contains_key("max-size")) {
-            return Err(RuntimeError::BadSetting(
-                "the engine rotates container logs, which loses output of agents; remove `max-size` from `log-opts` in \
-                 /etc/docker/daemon.json and restart the engine"
-                    .to_owned(),
-            ));
-        }
-        Ok(())
-    }
 }
 
 /// The engine's HTTP status, when it answered with one.

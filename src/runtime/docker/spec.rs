@@ -1,7 +1,7 @@
 //! What a container is created with. The settings are listed here and nowhere else.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use bollard::models::{
     ContainerCreateBody, HostConfig, HostConfigLogConfig, Mount, MountType, ResourcesUlimits, RestartPolicy,
@@ -10,15 +10,26 @@ use bollard::models::{
 
 use super::super::{AgentSpec, RuntimeError};
 use crate::config::ProfileConfig;
+use crate::domain::SpoolId;
 
 /// Whose container it is.
 pub(super) const INSTANCE_LABEL: &str = "streamgate.instance";
 /// Which box it is.
-const CONTAINER_LABEL: &str = "streamgate.container";
+pub(super) const CONTAINER_LABEL: &str = "streamgate.container";
 /// Which kind of agent lives in it.
 const PROFILE_LABEL: &str = "streamgate.profile";
+/// Under which name it keeps what its agent says.
+pub(super) const SPOOL_LABEL: &str = "streamgate.spool";
+/// The gateway that started it.
+pub(super) const NODE_LABEL: &str = "streamgate.node";
 /// Where the workspace is inside.
-const WORKSPACE: &str = "/workspace";
+pub(super) const WORKSPACE: &str = "/workspace";
+/// Where the shim is inside.
+const SHIM: &str = "/.streamgate/shim";
+/// Where the spool is inside.
+const SPOOL: &str = "/.streamgate/spool";
+/// What the engine keeps of the shim's own words; agents' go to the spool.
+const LOG_BYTES: &str = "64k";
 /// The image that `cargo run` users build themselves.
 const DEMO_IMAGE: &str = "streamgate-demo-agent";
 /// Files that an agent may have open.
@@ -75,12 +86,27 @@ impl User {
     }
 }
 
-/// Everything the engine is told about a container.
+/// What is mounted into a container, by its path on the engine's host.
+pub(super) struct Mounts {
+    pub(super) workspace: PathBuf,
+    pub(super) spool: PathBuf,
+    pub(super) shim: PathBuf,
+}
+
+/// Whose a container is.
+pub(super) struct Labels<'a> {
+    pub(super) instance: &'a str,
+    pub(super) node: &'a str,
+    pub(super) spool: SpoolId,
+}
+
+/// Everything the engine is told about a container. What its agent is told, it gets from the shim: nothing
+/// of it can be seen by `inspect`.
 pub(super) fn body(
     spec: &AgentSpec,
-    workspace: &Path,
+    mounts: &Mounts,
     user: User,
-    instance: &str,
+    labels: &Labels<'_>,
 ) -> Result<ContainerCreateBody, RuntimeError> {
     let profile = &spec.profile;
     if profile.image.is_empty() {
@@ -88,35 +114,38 @@ pub(super) fn body(
         let text = format!("`profiles.{slug}.image` is empty; under `runtime.kind = \"docker\"` it names the image");
         return Err(RuntimeError::BadSetting(text));
     }
-    let mut env: Vec<String> = profile.env.iter().map(|(name, value)| format!("{name}={value}")).collect();
-    env.push(format!("HOME={WORKSPACE}"));
     let labels = [
-        (INSTANCE_LABEL, instance.to_owned()),
+        (INSTANCE_LABEL, labels.instance.to_owned()),
+        (NODE_LABEL, labels.node.to_owned()),
+        (SPOOL_LABEL, labels.spool.to_string()),
         (CONTAINER_LABEL, spec.container_id.to_string()),
         (PROFILE_LABEL, spec.profile_id.slug().to_owned()),
     ];
     Ok(ContainerCreateBody {
         image: Some(profile.image.clone()),
-        // All of the command as the entrypoint: the image's own can't get in between. Without a command
-        // the image decides.
-        entrypoint: (!profile.command.is_empty()).then(|| profile.command.clone()),
+        // The image's own can't get in between.
+        entrypoint: Some(vec![SHIM.to_owned(), SPOOL.to_owned()]),
+        cmd: Some(Vec::new()),
         user: Some(user.text()),
-        env: Some(env),
         working_dir: Some(WORKSPACE.to_owned()),
         labels: Some(labels.map(|(name, value)| (name.to_owned(), value)).into()),
-        // Without `stdin_once`, a connection that breaks is no end of input for the agent.
-        open_stdin: Some(true),
-        stdin_once: Some(false),
         tty: Some(false),
-        attach_stdin: Some(true),
         network_disabled: Some(true),
-        host_config: Some(host(profile, workspace, user)),
+        host_config: Some(host(profile, mounts, user)),
         ..ContainerCreateBody::default()
     })
 }
 
 /// The cage. Seccomp is the engine's default profile, which stays on.
-fn host(profile: &ProfileConfig, workspace: &Path, user: User) -> HostConfig {
+fn host(profile: &ProfileConfig, mounts: &Mounts, user: User) -> HostConfig {
+    // Not `binds`: a colon in the path would mean something there.
+    let mount = |source: &Path, target: &str, read_only| Mount {
+        typ: Some(MountType::BIND),
+        source: Some(source.display().to_string()),
+        target: Some(target.to_owned()),
+        read_only: Some(read_only),
+        ..Mount::default()
+    };
     let limit = |name: &str, most| ResourcesUlimits { name: Some(name.to_owned()), soft: Some(most), hard: Some(most) };
     // Without uid and gid the agent could not write there.
     let tmp = format!("rw,noexec,nosuid,nodev,size=64m,uid={},gid={},mode=0700", user.user, user.group);
@@ -128,26 +157,28 @@ fn host(profile: &ProfileConfig, workspace: &Path, user: User) -> HostConfig {
         cap_drop: Some(vec!["ALL".to_owned()]),
         security_opt: Some(vec!["no-new-privileges:true".to_owned()]),
         privileged: Some(false),
-        pids_limit: Some(profile.pids),
+        // The shim is one of them.
+        pids_limit: Some(profile.pids.saturating_add(1)),
         memory: Some(profile.memory_bytes),
         // Memory and swap together: equal means no swap.
         memory_swap: Some(profile.memory_bytes),
         nano_cpus: Some(nano_cpus),
         ulimits: Some(vec![limit("nofile", OPEN_FILES), limit("core", 0)]),
         ipc_mode: Some("private".to_owned()),
-        init: Some(true),
+        // The shim is the init.
+        init: Some(false),
         oom_score_adj: Some(OOM_SCORE),
         tmpfs: Some(HashMap::from([("/tmp".to_owned(), tmp)])),
         restart_policy: Some(RestartPolicy { name: Some(RestartPolicyNameEnum::NO), maximum_retry_count: None }),
-        // Read as a file that only grows; options would rotate it.
-        log_config: Some(HostConfigLogConfig { typ: Some("json-file".to_owned()), config: None }),
-        // Not `binds`: a colon in the path would mean something there.
-        mounts: Some(vec![Mount {
-            typ: Some(MountType::BIND),
-            source: Some(workspace.display().to_string()),
-            target: Some(WORKSPACE.to_owned()),
-            ..Mount::default()
-        }]),
+        log_config: Some(HostConfigLogConfig {
+            typ: Some("json-file".to_owned()),
+            config: Some(HashMap::from([("max-size".to_owned(), LOG_BYTES.to_owned())])),
+        }),
+        mounts: Some(vec![
+            mount(&mounts.workspace, WORKSPACE, false),
+            mount(&mounts.spool, SPOOL, false),
+            mount(&mounts.shim, SHIM, true),
+        ]),
         ..HostConfig::default()
     }
 }

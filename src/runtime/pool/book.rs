@@ -1,14 +1,13 @@
 //! The book of who has a box and who waits for one, and the rules by which places are given.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::Arc;
 
 use futures_util::FutureExt;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::super::{Agent, AgentProcess};
+use super::super::Agent;
 use super::slots::Grant;
 use crate::domain::{ProfileId, UserId};
 
@@ -36,7 +35,6 @@ pub(super) struct Taken {
     /// Since when (by the counter) there is nothing to do.
     pub(super) idle_since: Option<u64>,
     pub(super) evicted: CancellationToken,
-    pub(super) process: Option<Arc<dyn AgentProcess>>,
 }
 
 /// A box that waits for an owner.
@@ -165,8 +163,8 @@ impl State {
 }
 
 impl Taken {
-    fn new(user: UserId) -> Self {
-        Self { user, idle_since: None, evicted: CancellationToken::new(), process: None }
+    pub(super) fn new(user: UserId) -> Self {
+        Self { user, idle_since: None, evicted: CancellationToken::new() }
     }
 }
 

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use futures_util::FutureExt;
+use tokio::sync::oneshot;
 use tracing::warn;
 
-use super::super::{Agent, AgentProcess, Signal};
+use super::super::{Agent, AgentProcess};
 use super::slots::Slot;
 
 /// The box was taken back while its owner had nothing to do: kill it and drop it.
@@ -13,8 +13,8 @@ use super::slots::Slot;
 #[error("the container was taken back to make room")]
 pub struct Evicted;
 
-/// A box with a running agent. Busy at first. Dropping it stops the agent, if it still runs, and then
-/// gives the place to the next who waits.
+/// A box with a running agent. Busy at first. Dropping it takes the box away, and then gives the place to
+/// the next who waits; [`Lease::leave`] doesn't.
 pub struct Lease {
     /// The agent.
     pub agent: Agent,
@@ -24,7 +24,6 @@ pub struct Lease {
 
 impl Lease {
     pub(super) fn new(slot: Slot, agent: Agent) -> Self {
-        slot.runs(&agent.process);
         Self { agent, slot: Some(slot) }
     }
 
@@ -51,9 +50,22 @@ impl Lease {
         }
     }
 
-    /// Stops the agent and frees the place; returns when both are done. Cancelled, it still happens.
-    pub async fn end(self) {
-        kill(&*self.agent.process).await;
+    /// Takes the box away and frees the place; returns when both are done. Cancelled, it still happens.
+    pub async fn end(mut self) {
+        let Some(slot) = self.slot.take() else { return };
+        let (done, ended) = oneshot::channel();
+        let process = Arc::clone(&self.agent.process);
+        slot.shared().spawn(async move {
+            remove(&*process).await;
+            drop(slot);
+            let _ = done.send(()); // Nobody may be waiting any more.
+        });
+        let _ = ended.await;
+    }
+
+    /// Frees the place and leaves the box as it is: whoever owns its session next takes it over.
+    pub fn leave(mut self) {
+        self.slot = None;
     }
 }
 
@@ -61,18 +73,16 @@ impl Drop for Lease {
     fn drop(&mut self) {
         let Some(slot) = self.slot.take() else { return };
         let process = Arc::clone(&self.agent.process);
-        if process.gone().now_or_never().is_none() {
-            // The place stays taken until the agent is gone: limits count what runs.
-            slot.shared().spawn(async move {
-                kill(&*process).await;
-                drop(slot);
-            });
-        }
+        // The place stays taken until the agent is gone: limits count what runs.
+        slot.shared().spawn(async move {
+            remove(&*process).await;
+            drop(slot);
+        });
     }
 }
 
-async fn kill(process: &dyn AgentProcess) {
-    if let Err(error) = process.signal(Signal::Kill).await {
-        warn!(%error, "An agent can't be stopped; its container may be left");
+async fn remove(process: &dyn AgentProcess) {
+    if let Err(error) = process.remove().await {
+        warn!(%error, "A box can't be taken away; the next start does it");
     }
 }

@@ -10,8 +10,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
 
-use super::super::{Agent, AgentProcess, Runtime, Signal};
-use super::book::{Decided, State, Waiting, Warm, is_gone};
+use super::super::{Agent, AgentProcess, Runtime};
+use super::book::{Decided, State, Taken, Waiting, Warm, is_gone};
 use super::{Evicted, Lease, PoolError, PoolStats};
 use crate::domain::{ContainerId, ProfileId, UserId};
 
@@ -69,6 +69,16 @@ impl Shared {
         });
         let number = number.ok_or(PoolError::Closed)?;
         Ok(Place { shared: Arc::clone(self), number, granted })
+    }
+
+    /// A place for a box that is there already, however full it is.
+    pub(super) fn take(self: &Arc<Self>, user: UserId) -> Option<Slot> {
+        let number = self.change(|state| {
+            let number = state.count();
+            (!state.closed).then(|| state.taken.insert(number, Taken::new(user)))?;
+            Some(number)
+        });
+        number.map(|number| Slot { shared: Arc::clone(self), number })
     }
 
     /// Whether one more box of `profile` may be warmed; if so its place is taken.
@@ -140,20 +150,18 @@ impl Shared {
         PoolStats { running: state.taken.len() - idle, idle, warm, limit: state.limit }
     }
 
-    /// Ends the service; gives the agents that have owners.
-    pub(super) fn close(self: &Arc<Self>) -> Vec<Arc<dyn AgentProcess>> {
+    /// Ends the service.
+    pub(super) fn close(self: &Arc<Self>) {
         self.stop.cancel();
-        let (warm, leased, _turned_away) = self.change(|state| {
+        let (warm, _turned_away) = self.change(|state| {
             state.closed = true;
             let warm: Vec<Warm> = std::mem::take(&mut state.warm).into_values().flatten().collect();
             state.warm_ending += warm.len();
-            let leased = state.taken.values().filter_map(|taken| taken.process.clone()).collect();
-            (warm, leased, std::mem::take(&mut state.waiting))
+            (warm, std::mem::take(&mut state.waiting))
         });
         for warm in warm {
             self.end_warm(warm.agent);
         }
-        leased
     }
 
     /// Waits for all tasks.
@@ -166,7 +174,7 @@ impl Shared {
     fn end_warm(self: &Arc<Self>, agent: Agent) {
         let shared = Arc::clone(self);
         self.spawn(async move {
-            if let Err(error) = agent.process.signal(Signal::Kill).await {
+            if let Err(error) = agent.process.remove().await {
                 warn!(%error, "The warm box `{}` can't be stopped", agent.container_id);
             }
             shared.erase(agent.container_id).await;
@@ -233,13 +241,6 @@ pub(super) struct Slot {
 impl Slot {
     pub(super) fn shared(&self) -> Arc<Shared> {
         Arc::clone(&self.shared)
-    }
-
-    /// Says which agent runs there.
-    pub(super) fn runs(&self, process: &Arc<dyn AgentProcess>) {
-        if let Some(taken) = self.shared.lock().taken.get_mut(&self.number) {
-            taken.process = Some(Arc::clone(process));
-        }
     }
 
     pub(super) fn set_idle(&self) {

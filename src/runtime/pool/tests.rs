@@ -33,11 +33,21 @@ struct FakeProcess {
 
 #[async_trait]
 impl AgentProcess for FakeProcess {
-    async fn write(&self, _: &[u8], _: Duration) -> Result<(), RuntimeError> {
+    async fn write(&self, _: &str, _: &[u8], _: Duration) -> Result<(), RuntimeError> {
         Ok(())
     }
 
-    async fn signal(&self, _: Signal) -> Result<(), RuntimeError> {
+    async fn interrupt(&self) -> Result<(), RuntimeError> {
+        Ok(())
+    }
+
+    async fn kill(&self) -> Result<(), RuntimeError> {
+        Ok(())
+    }
+
+    fn acknowledge(&self, _: u64) {}
+
+    async fn remove(&self) -> Result<(), RuntimeError> {
         tokio::task::yield_now().await;
         self.gone.cancel();
         Ok(())
@@ -67,12 +77,24 @@ impl Runtime for Fake {
         Ok(Agent {
             container_id: spec.container_id,
             container_name: super::super::container_name(spec.container_id),
+            spool: SpoolId::generate(),
             output,
             process: Arc::new(FakeProcess { gone, _output: sender }),
         })
     }
 
-    async fn remove_orphans(&self) -> Result<(), RuntimeError> {
+    async fn adopt(&self, spec: &AgentSpec, _: SpoolId, _: Epoch, _: u64) -> Result<Option<Agent>, RuntimeError> {
+        if self.failing.load(Ordering::SeqCst) {
+            return Ok(None);
+        }
+        self.start(spec).await.map(Some)
+    }
+
+    async fn boxes(&self) -> Result<Vec<FoundBox>, RuntimeError> {
+        Ok(Vec::new())
+    }
+
+    async fn remove(&self, _: ContainerId) -> Result<(), RuntimeError> {
         Ok(())
     }
 
@@ -84,8 +106,6 @@ impl Runtime for Fake {
     fn workspace(&self, container_id: ContainerId) -> Workspace {
         self.workspaces.get(container_id)
     }
-
-    async fn shutdown(&self) {}
 }
 
 impl Fake {
@@ -161,8 +181,8 @@ async fn a_new_session_gets_a_warm_box_and_the_next_is_warmed() {
     let again = pool.acquire(&UserId("alice".to_owned()), &profile_id(), Some(id)).await.unwrap();
     assert_eq!(again.agent.container_id, id);
     assert_eq!(pool.stats(), PoolStats { running: 2, idle: 0, warm: 1, limit: 10 });
-    pool.shutdown(true).await;
-    assert_eq!(fake.alive(), []);
+    pool.shutdown().await;
+    assert_eq!(fake.alive().len(), 2, "those in use stay");
     assert!(matches!(acquire(&pool, "alice").await, Err(PoolError::Closed)));
 }
 
@@ -188,7 +208,7 @@ async fn warming_that_fails_slows_down() {
     assert!(fake.started.load(Ordering::SeqCst) < 5);
     assert!(matches!(acquire(&pool, "alice").await, Err(PoolError::Start(RuntimeError::StartFailed(_)))));
     assert_eq!(pool.stats(), PoolStats { running: 0, idle: 0, warm: 0, limit: 10 });
-    timeout(DEADLINE, pool.shutdown(false)).await.unwrap();
+    timeout(DEADLINE, pool.shutdown()).await.unwrap();
 }
 
 #[tokio::test]
@@ -296,18 +316,37 @@ async fn a_start_that_nobody_waits_for_any_more_is_undone() {
 }
 
 #[tokio::test]
-async fn shutdown_turns_away_who_waits_and_spares_what_runs_unless_told() {
+async fn shutdown_turns_away_who_waits_and_spares_what_runs() {
     let fake = Fake::new(100);
     let pool = pool(&fake, 1, 2, 10);
     until("one is warm", || pool.stats().warm == 1).await;
     let (one, two) = (acquire(&pool, "a").await.unwrap(), acquire(&pool, "a").await.unwrap());
     let turned_away = waiting(&pool, "b").await;
-    timeout(DEADLINE, pool.shutdown(false)).await.unwrap();
+    timeout(DEADLINE, pool.shutdown()).await.unwrap();
     assert!(matches!(turned_away.await.unwrap(), Err(PoolError::Closed)));
-    assert_eq!(fake.alive().len(), 2);
-    timeout(DEADLINE, pool.shutdown(true)).await.unwrap();
-    assert_eq!(fake.alive(), []);
-    drop((one, two));
+    one.leave();
+    two.leave();
+    assert_eq!(fake.alive().len(), 2, "what is left goes on");
+    assert_eq!(pool.stats().running, 0);
+}
+
+#[tokio::test]
+async fn a_box_that_is_taken_over_has_its_place_however_full_it_is() {
+    let fake = Fake::new(100);
+    let pool = pool(&fake, 0, 1, 1);
+    let _one = acquire(&pool, "a").await.unwrap();
+    let (user, profile_id) = (UserId("a".to_owned()), profile_id());
+    let adoption = Adoption {
+        container_id: ContainerId::generate(),
+        profile_id: &profile_id,
+        spool: SpoolId::generate(),
+        epoch: Epoch(2),
+        after: 7,
+    };
+    let two = pool.adopt(&user, adoption).await.unwrap().unwrap();
+    assert_eq!((two.agent.container_id, pool.stats().running), (adoption.container_id, 2));
+    fake.failing.store(true, Ordering::SeqCst);
+    assert!(pool.adopt(&user, adoption).await.unwrap().is_none(), "it is not there");
 }
 
 #[tokio::test]
@@ -341,6 +380,6 @@ async fn under_a_storm_no_limit_is_broken_and_no_place_is_lost() {
     }
     assert!(fake.most_alive.load(Ordering::SeqCst) <= 4, "{}", fake.most_alive.load(Ordering::SeqCst));
     until("all places are free", || pool.stats().running == 0).await;
-    timeout(DEADLINE, pool.shutdown(true)).await.unwrap();
+    timeout(DEADLINE, pool.shutdown()).await.unwrap();
     assert_eq!(fake.alive(), []);
 }

@@ -15,7 +15,6 @@ const BETWEEN_ROUNDS: Duration = Duration::from_millis(5);
 /// A live process (zombies are not) at the moment it was looked at.
 pub(super) struct Seen {
     pub(super) pid: RawPid,
-    pub(super) group: RawPid,
     environment: OnceCell<Vec<u8>>,
 }
 
@@ -30,13 +29,12 @@ impl Seen {
 
     fn look_at(pid: RawPid) -> Option<Self> {
         let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
-        // `pid (name) state ppid pgrp …`; the name may hold anything, a `)` too.
+        // `pid (name) state …`; the name may hold anything, a `)` too.
         let after_name = stat.iter().rposition(|byte| *byte == b')')? + 1;
         let text = std::str::from_utf8(&stat[after_name..]).ok()?;
         let mut fields = text.split_ascii_whitespace();
         let state = fields.next()?;
-        let group = fields.nth(1)?.parse().ok()?;
-        (!matches!(state, "Z" | "X")).then(|| Self { pid, group, environment: OnceCell::new() })
+        (!matches!(state, "Z" | "X")).then(|| Self { pid, environment: OnceCell::new() })
     }
 }
 

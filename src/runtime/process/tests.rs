@@ -1,16 +1,32 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::super::{Exit, Output, Signal};
+use super::super::{Exit, Line, LineText, Output};
 use super::*;
 use crate::config::ProfileConfig;
 use crate::domain::ProfileId;
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
-fn runtime() -> (tempfile::TempDir, ProcessRuntime) {
-    let data_dir = tempfile::tempdir().unwrap();
-    let runtime = ProcessRuntime::new(data_dir.path(), Some("/bin/echo".into())).unwrap();
+/// A data directory; what runs on it ends with it.
+struct DataDir(tempfile::TempDir);
+
+impl Drop for DataDir {
+    fn drop(&mut self) {
+        for entry in fs::read_dir(self.0.path().join("shims")).unwrap().flatten() {
+            let note: serde_json::Value = serde_json::from_slice(&fs::read(entry.path()).unwrap()).unwrap();
+            let _ = std::process::Command::new("kill").arg(note["pid"].to_string()).output();
+        }
+    }
+}
+
+fn runtime_on(data_dir: &Path) -> ProcessRuntime {
+    ProcessRuntime::new(data_dir, Some("/bin/echo".into()), "node", 1 << 20).unwrap()
+}
+
+fn runtime() -> (DataDir, ProcessRuntime) {
+    let data_dir = DataDir(tempfile::tempdir().unwrap());
+    let runtime = runtime_on(data_dir.0.path());
     (data_dir, runtime)
 }
 
@@ -32,28 +48,36 @@ async fn next(agent: &mut Agent) -> Option<Output> {
     tokio::time::timeout(DEADLINE, agent.output.recv()).await.expect("the agent says nothing")
 }
 
+/// The lines' texts, each with a newline.
+fn texts(lines: &[Line]) -> String {
+    lines
+        .iter()
+        .map(|line| match &line.text {
+            LineText::Utf8(text) => format!("{text}\n"),
+            other => panic!("{other:?}"),
+        })
+        .collect()
+}
+
 /// Everything until the end, and the end.
 async fn finish(agent: &mut Agent) -> (String, Exit) {
-    let mut text = Vec::new();
+    let mut text = String::new();
     loop {
         match next(agent).await.expect("the output ended without an exit") {
-            Output::Stdout(bytes) => text.extend_from_slice(&bytes),
+            Output::Lines(lines) => text.push_str(&texts(&lines)),
             Output::Exit(exit) => {
                 assert!(next(agent).await.is_none(), "something followed the exit");
-                return (String::from_utf8(text).unwrap(), exit);
+                return (text, exit);
             }
         }
     }
 }
 
-/// Reads until a whole line has come.
+/// The line that is all the agent says now.
 async fn line(agent: &mut Agent) -> String {
-    let mut text = String::new();
-    while !text.ends_with('\n') {
-        let Some(Output::Stdout(bytes)) = next(agent).await else { panic!("no line: {text:?}") };
-        text.push_str(std::str::from_utf8(&bytes).unwrap());
-    }
-    text.trim_end().to_owned()
+    let Some(Output::Lines(lines)) = next(agent).await else { panic!("no line") };
+    let [_] = &lines[..] else { panic!("one line: {lines:?}") };
+    texts(&lines).trim_end().to_owned()
 }
 
 fn lives(pid: &str) -> bool {
@@ -80,7 +104,7 @@ async fn an_agent_sees_its_workspace_and_nothing_of_the_gateway() {
     names.sort_unstable();
     assert_eq!(names, ["GREETING", "HOME", "LANG", "PATH", MARK]);
     assert!(text.contains(&format!("HOME={}\n", workspace.display())), "{text}");
-    assert_eq!(exit, Exit { code: Some(3), oom: false, stderr_tail: "broken\n".to_owned() });
+    assert_eq!(exit, Exit { code: Some(3), stderr_tail: "broken\n".to_owned(), ..Exit::default() });
     let id = agent.container_id.to_string();
     assert_eq!(agent.container_name, format!("agent-{}", &id[id.len() - 12..]));
 }
@@ -105,35 +129,18 @@ async fn what_cannot_start_says_why() {
 async fn a_flood_is_delivered_whole_to_a_slow_reader_after_the_agent_is_gone() {
     let (_data_dir, runtime) = runtime();
     let mut agent = start(&runtime, "seq 40000; exit 7").await;
-    let mut text = Vec::new();
+    let mut text = String::new();
     let exit = loop {
         match next(&mut agent).await.unwrap() {
-            Output::Stdout(bytes) => text.extend_from_slice(&bytes),
+            Output::Lines(lines) => text.push_str(&texts(&lines)),
             Output::Exit(exit) => break exit,
         }
         tokio::time::sleep(Duration::from_millis(2)).await; // The slow reader.
     };
     let numbers: Vec<String> = (1..=40_000).map(|number| number.to_string()).collect();
     let expected = numbers.join("\n") + "\n";
-    assert!(text == expected.as_bytes(), "lines were lost, doubled or reordered");
+    assert!(text == expected, "lines were lost, doubled or reordered");
     assert_eq!(exit.code, Some(7));
-}
-
-#[tokio::test]
-async fn an_agent_waits_while_nobody_reads() {
-    let (_data_dir, runtime) = runtime();
-    let mut agent = start(&runtime, "yes | head -c 20000000; touch done; cat").await;
-    let done = runtime.workspaces.get(agent.container_id).path().join("done");
-    until("the channel is full", async || agent.output.len() == OUTPUT_CHUNKS).await;
-    assert!(!done.exists());
-    let mut count = 0;
-    while count < 20_000_000 {
-        let Some(Output::Stdout(bytes)) = next(&mut agent).await else { panic!("it ended") };
-        assert!(bytes.len() <= 64 << 10);
-        count += bytes.len();
-    }
-    until("it goes on", async || done.exists()).await;
-    agent.process.signal(Signal::Kill).await.unwrap();
 }
 
 #[tokio::test]
@@ -149,19 +156,19 @@ async fn the_exit_comes_although_a_grandchild_holds_stdout() {
 async fn input_arrives_and_an_agent_that_never_reads_holds_nobody() {
     let (_data_dir, runtime) = runtime();
     let mut agent = start(&runtime, "read l; echo \"got $l\"; read l; echo \"got $l\"; exec sleep 1000").await;
-    agent.process.write(b"one\n", DEADLINE).await.unwrap();
+    agent.process.write("w1", b"one\n", DEADLINE).await.unwrap();
     assert_eq!(line(&mut agent).await, "got one");
-    agent.process.write(b"two\n", DEADLINE).await.unwrap();
+    agent.process.write("w2", b"two\n", DEADLINE).await.unwrap();
     assert_eq!(line(&mut agent).await, "got two");
 
     let flood = vec![b'x'; 1 << 20];
-    let refused = agent.process.write(&flood, Duration::from_millis(100)).await;
+    let refused = agent.process.write("w3", &flood, Duration::from_millis(100)).await;
     assert!(matches!(refused, Err(RuntimeError::NotReading)), "{refused:?}");
-    agent.process.signal(Signal::Kill).await.unwrap();
+    agent.process.kill().await.unwrap();
     assert_eq!(finish(&mut agent).await.1.code, Some(137));
-    assert!(matches!(agent.process.write(b"x\n", DEADLINE).await, Err(RuntimeError::Gone)));
-    agent.process.signal(Signal::Kill).await.unwrap();
-    agent.process.signal(Signal::Interrupt).await.unwrap();
+    assert!(matches!(agent.process.write("w4", b"x\n", DEADLINE).await, Err(RuntimeError::Gone)));
+    agent.process.kill().await.unwrap();
+    agent.process.interrupt().await.unwrap();
 }
 
 #[tokio::test]
@@ -172,7 +179,7 @@ async fn an_interrupt_reaches_the_agent_and_may_be_handled() {
     // `wait` hears a signal at any moment.
     let mut agent = start(&runtime, "trap 'kill $!; echo stopped; exit 4' INT; sleep 1000 & echo ready; wait").await;
     assert_eq!(line(&mut agent).await, "ready");
-    agent.process.signal(Signal::Interrupt).await.unwrap();
+    agent.process.interrupt().await.unwrap();
     let (text, exit) = finish(&mut agent).await;
     assert_eq!((text.as_str(), exit.code), ("stopped\n", Some(4)));
 }
@@ -183,54 +190,121 @@ async fn stragglers_are_seen_and_a_kill_ends_them() {
     let mut agent =
         start(&runtime, "read l; setsid sleep 1000 & echo $!; read l; kill $!; wait; echo alone; exec cat").await;
     assert!(!agent.process.has_stragglers().await.unwrap());
-    agent.process.write(b"go\n", DEADLINE).await.unwrap();
+    agent.process.write("w5", b"go\n", DEADLINE).await.unwrap();
     let pid = line(&mut agent).await;
     assert!(agent.process.has_stragglers().await.unwrap());
-    agent.process.write(b"go\n", DEADLINE).await.unwrap();
+    agent.process.write("w6", b"go\n", DEADLINE).await.unwrap();
     assert_eq!(line(&mut agent).await, "alone");
     until("`cat` alone is left", async || !agent.process.has_stragglers().await.unwrap()).await;
     assert!(!lives(&pid));
 
     let mut second = start(&runtime, "sleep 1000 & one=$!; setsid sleep 1000 & echo $one $!; wait").await;
     let pids = line(&mut second).await;
-    second.process.signal(Signal::Kill).await.unwrap();
+    second.process.kill().await.unwrap();
     assert!(!pids.split(' ').any(lives), "{pids}");
 }
 
 #[tokio::test]
-async fn agents_die_with_the_runtime() {
-    let (_data_dir, runtime) = runtime();
-    let mut first = start(&runtime, "echo $$; sleep 1000").await;
-    let mut second = start(&runtime, "setsid sleep 1000 & echo $!; wait").await;
-    let pids = [line(&mut first).await, line(&mut second).await];
-    drop(runtime);
-    until("they die", async || !pids.iter().any(|pid| lives(pid))).await;
+async fn agents_outlive_the_runtime_and_are_heard_on_from_any_line() {
+    let (data_dir, runtime) = runtime();
+    let spec = spec(&["/bin/sh", "-c", "seq 5; read l; echo \"got $l\"; exec sleep 1000"]);
+    let mut first = runtime.start(&spec).await.unwrap();
+    let mut heard = String::new();
+    while heard.lines().count() < 5 {
+        let Some(Output::Lines(lines)) = next(&mut first).await else { panic!("it ended") };
+        heard.push_str(&texts(&lines));
+    }
+    let spool = first.spool;
+    drop((first, runtime));
 
-    let (_data_dir, runtime) = self::runtime();
-    let mut third = start(&runtime, "echo $$; sleep 1000").await;
-    let pid = line(&mut third).await;
-    runtime.shutdown().await;
+    let runtime = runtime_on(data_dir.0.path());
+    let [found] = &runtime.boxes().await.unwrap()[..] else { panic!("one box") };
+    assert_eq!((found.container_id, found.spool, found.node.as_str()), (spec.container_id, spool, "node"));
+    let mut again = runtime.adopt(&spec, spool, Epoch(2), 3).await.unwrap().unwrap();
+    let Some(Output::Lines(lines)) = next(&mut again).await else { panic!("it ended") };
+    assert_eq!((lines[0].record, texts(&lines).as_str()), (4, "4\n5\n"));
+    for _ in 0..2 {
+        // Said twice, under one name: heard once.
+        again.process.write("hello", b"hello\n", DEADLINE).await.unwrap();
+    }
+    assert_eq!(line(&mut again).await, "got hello");
+
+    // An older claim is told nothing any more.
+    let stale = runtime.adopt(&spec, spool, Epoch(1), 0).await.unwrap().unwrap();
+    let refused = stale.process.write("late", b"late\n", DEADLINE).await;
+    assert!(matches!(refused, Err(RuntimeError::Stale)), "{refused:?}");
+
+    again.process.remove().await.unwrap();
+    assert!(runtime.boxes().await.unwrap().is_empty());
+    assert!(runtime.adopt(&spec, spool, Epoch(3), 0).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_shim_that_is_killed_is_an_end_like_any_other_and_leaves_nothing() {
+    let (data_dir, runtime) = runtime();
+    let mut agent = start(&runtime, "echo $$; exec sleep 1000").await;
+    let pid = line(&mut agent).await;
+    for entry in fs::read_dir(data_dir.0.path().join("shims")).unwrap() {
+        let note: serde_json::Value = serde_json::from_slice(&fs::read(entry.unwrap().path()).unwrap()).unwrap();
+        std::process::Command::new("kill").args(["-9", &note["pid"].to_string()]).output().unwrap();
+    }
+    let (_, exit) = finish(&mut agent).await;
+    assert_eq!(exit.code, None);
+    agent.process.remove().await.unwrap();
     assert!(!lives(&pid));
 }
 
 #[tokio::test]
-async fn orphans_of_this_data_dir_are_killed_and_no_others() {
-    let (_ours, runtime) = runtime();
-    let (_theirs, other_runtime) = self::runtime();
-    let mut agent = start(&runtime, "echo $$; sleep 1000").await;
-    let mut other = start(&other_runtime, "echo $$; sleep 1000").await;
-    let (pid, other_pid) = (line(&mut agent).await, line(&mut other).await);
-    runtime.remove_orphans().await.unwrap();
-    assert!(!lives(&pid) && lives(&other_pid));
-
-    // A second start in the same box ends what is left of the first.
-    let mut spec = spec(&["/bin/sh", "-c", "echo $$; cat"]);
-    spec.container_id = other.container_id;
-    let mut again = other_runtime.start(&spec).await.unwrap();
+async fn a_second_start_in_the_same_box_ends_what_is_left_of_the_first() {
+    let (_data_dir, runtime) = runtime();
+    let mut first = start(&runtime, "echo $$; exec sleep 1000").await;
+    let mut other = start(&runtime, "echo $$; exec sleep 1000").await;
+    let (pid, other_pid) = (line(&mut first).await, line(&mut other).await);
+    let mut spec = spec(&["/bin/sh", "-c", "echo $$; exec cat"]);
+    spec.container_id = first.container_id;
+    let mut again = runtime.start(&spec).await.unwrap();
     let again_pid = line(&mut again).await;
-    assert!(!lives(&other_pid) && lives(&again_pid));
-    other.process.signal(Signal::Kill).await.unwrap();
-    assert!(lives(&again_pid), "the old handle killed the new agent");
+    assert!(!lives(&pid) && lives(&again_pid) && lives(&other_pid));
+    first.process.remove().await.unwrap();
+    assert!(lives(&again_pid), "the old handle ended the new agent");
+}
+
+#[tokio::test]
+async fn what_an_agent_does_to_its_spool_is_seen() {
+    for damage in [
+        "for f in ../../spools/spool_*/*.seg; do : > $f; done",
+        "for f in ../../spools/spool_*/*.seg; do rm $f; ln -s /etc/passwd $f; done",
+        "for f in ../../spools/spool_*/*.seg; do rm $f; mkfifo $f; done",
+    ] {
+        let (data_dir, runtime) = runtime();
+        let script = format!("echo one; read l; {damage}; echo two; exec sleep 1000");
+        let mut agent = start(&runtime, &script).await;
+        assert_eq!(line(&mut agent).await, "one");
+        let (spool, spec) = (agent.spool, AgentSpec { container_id: agent.container_id, ..spec(&["x"]) });
+        agent.process.write("go", b"go\n", DEADLINE).await.unwrap();
+        // Read anew, as after a crash, when it is done.
+        let done = data_dir.0.path().join("workspaces").join(agent.container_id.to_string()).join("done");
+        until("it is broken", async || done.exists() || broken(data_dir.0.path())).await;
+        let mut again = runtime.adopt(&spec, spool, Epoch(2), 0).await.unwrap().unwrap();
+        let exit = loop {
+            match next(&mut again).await.unwrap() {
+                Output::Lines(lines) => assert!(!texts(&lines).contains("root:"), "{damage}"),
+                Output::Exit(exit) => break exit,
+            }
+        };
+        assert!(exit.damaged.is_some(), "{damage}: {exit:?}");
+        again.process.remove().await.unwrap();
+    }
+}
+
+/// Whether a spool holds a segment that is no file, or an empty one.
+fn broken(data_dir: &Path) -> bool {
+    let spools = fs::read_dir(data_dir.join("spools")).unwrap().flatten();
+    let files = spools.filter(|spool| spool.path().is_dir()).flat_map(|spool| fs::read_dir(spool.path()).unwrap());
+    files.flatten().filter(|file| file.path().extension().is_some_and(|extension| extension == "seg")).any(|file| {
+        let metadata = fs::symlink_metadata(file.path()).unwrap();
+        !metadata.is_file() || fs::read(file.path()).is_ok_and(|bytes| bytes.first() == Some(&0))
+    })
 }
 
 #[tokio::test]

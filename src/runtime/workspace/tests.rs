@@ -6,6 +6,7 @@ use rustix::fs::{CWD, FileType, Mode, mknodat};
 use tokio::time::timeout;
 
 use super::*;
+use crate::domain::ContainerId;
 
 /// A workspace with the owner that a container's agent would have, as far as we may.
 fn workspace() -> (tempfile::TempDir, Workspace) {

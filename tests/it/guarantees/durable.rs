@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::frames::{check_history, of_task, replay, replay_texts, seq, seqs, text, unsigned};
-use crate::support::{Client, TestGateway, of_type, on_both, types};
+use crate::support::{Client, TestGateway, of_type, on_both, streamed, types};
 use crate::world::{Lock, eventually, hold};
 
 /// Prompts that make every kind of event.
@@ -201,7 +201,7 @@ fn assert_apart(history: &[Value], tasks: &[String]) {
 }
 
 #[tokio::test]
-async fn g7_queued_tasks_survive_a_restart_and_the_running_one_failed_retryable() {
+async fn g7_queued_tasks_survive_a_restart_and_the_running_one_goes_on() {
     on_both(|database| async {
         let mut gateway = TestGateway::start(database).await;
         let mut client = gateway.client("alice").await;
@@ -217,9 +217,11 @@ async fn g7_queued_tasks_survive_a_restart_and_the_running_one_failed_retryable(
 
         let mut client = gateway.client("alice").await;
         client.send(json!({"type": "session.resume", "session_id": held.session})).await;
+        client.expect("session.replay_end").await;
+        gateway.let_go(&held.container, "go");
         let frames = client.until(|frame| frame["type"] == "task:done" && frame["task_id"] == queued[1].as_str()).await;
-        let failed = of_task(&frames, &held.task).pop().unwrap();
-        assert_eq!((&failed["type"], &failed["retryable"]), (&json!("task:failed"), &json!(true)), "{failed}");
+        let done = of_task(&frames, &held.task).pop().unwrap();
+        assert_eq!((&done["type"], &done["status"]), (&json!("task:done"), &json!("completed")), "{done}");
         let history = replay(&mut client, &held.session).await;
         check_history(&history);
         let started: Vec<_> = of_type(&history, "task:started").iter().map(|frame| text(frame, "task_id")).collect();
@@ -233,21 +235,25 @@ async fn g7_queued_tasks_survive_a_restart_and_the_running_one_failed_retryable(
 }
 
 #[tokio::test]
-async fn g7_a_question_that_a_restart_cut_off_is_no_longer_open() {
+async fn g7_a_question_is_still_open_after_a_restart_and_its_answer_reaches_the_agent() {
     on_both(|database| async {
         let mut gateway = TestGateway::start(database).await;
         let mut client = gateway.client("alice").await;
-        client.send(json!({"type": "task.submit", "prompt": "/ask Go on? | Yes"})).await;
+        client.send(json!({"type": "task.submit", "prompt": "/ask Go on? | Yes\n/say so be it"})).await;
         let ask = client.expect("task:ask_user").await;
         let (session, task) = (text(&ask, "session_id"), text(&ask, "task_id"));
         gateway.restart().await;
         let mut client = gateway.client("alice").await;
         client.send(json!({"type": "session.resume", "session_id": session})).await;
-        let failed = client.expect("task:failed").await;
-        assert_eq!((text(&failed, "task_id"), &failed["retryable"]), (task.clone(), &json!(true)));
-        let answer = client.request(json!({"type": "task.answer", "task_id": task, "answer": "Yes"})).await;
-        assert_eq!(answer["code"], "CONFLICT");
-        assert_eq!(client.turn(&session, "/say on").await.last().unwrap()["status"], "completed");
+        let state = client.expect("session.state").await;
+        assert_eq!(state["pending_ask"]["ask_id"], ask["ask_id"], "{state}");
+        client.send(json!({"type": "task.answer", "task_id": task, "answer": "Yes"})).await;
+        let end = client.until_task_end().await;
+        assert_eq!(end.last().unwrap()["status"], "completed");
+        let history = replay(&mut client, &session).await;
+        check_history(&history);
+        assert_eq!(of_type(&history, "task:ask_user").len(), 1, "asked once");
+        assert!(streamed(&history).contains("so be it"));
         gateway.stop().await;
     })
     .await;

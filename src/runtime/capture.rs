@@ -1,0 +1,248 @@
+//! An agent beside its shim: heard through a spool, told through a socket, found again after a crash.
+//!
+//! The same for every runtime: they differ only in how a shim comes to life and how its box goes
+//! ([`Host`]). The shim keeps what the agent says until it is acknowledged; nothing is lost while no
+//! gateway listens.
+
+mod control;
+mod spool;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use streamgate_shim::control::{Command, Signal, Start, Status};
+use streamgate_shim::record::{Body, Record};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+use tracing::{debug, warn};
+
+use self::control::Control;
+use self::spool::{Spool, SpoolError};
+use super::{AgentProcess, Exit, Line, LineText, Output, RuntimeError, blocking};
+use crate::domain::Epoch;
+
+/// Batches of lines between an agent and its run; full: the spool keeps the rest.
+const OUTPUT_BATCHES: usize = 16;
+/// How long a shim that was just started may take to answer, its agent's start included.
+const START_DEADLINE: Duration = Duration::from_secs(20);
+/// How long a shim may take for what it does at once.
+const ASK_DEADLINE: Duration = Duration::from_secs(5);
+/// How long it may take to kill everything.
+const KILL_DEADLINE: Duration = Duration::from_secs(10);
+/// How often the spool is looked at when nobody tells of more.
+const LOOK_ANYWAY: Duration = Duration::from_secs(1);
+/// The most that a record may hold besides a line of the longest kind.
+const SMALL_RECORD: usize = 64 << 10;
+
+/// How a box lives and goes.
+#[async_trait]
+pub(super) trait Host: Send + Sync {
+    /// Completes when the box's shim is gone, and tells what is known of its end. Cancel safe.
+    async fn ended(&self) -> Exit;
+
+    /// Takes the box away, whatever runs in it. Of one that is gone: succeeds.
+    async fn remove(&self) -> Result<(), RuntimeError>;
+}
+
+/// Where a box keeps what its agent says, and how its shim is reached.
+pub(super) struct Place {
+    /// The spool's directory, as this process sees it.
+    pub(super) directory: PathBuf,
+    /// How the box lives and goes.
+    pub(super) host: Arc<dyn Host>,
+    /// Lines longer than this were not kept.
+    pub(super) line_bytes: usize,
+}
+
+/// What a runtime gives out: what the agent says, and the handle to it.
+pub(super) type Captured = (mpsc::Receiver<Output>, Arc<dyn AgentProcess>);
+
+/// Starts the agent in a box whose shim has just been started.
+pub(super) async fn start(place: Place, agent: Start) -> Result<Captured, RuntimeError> {
+    let (control, records) = Control::connect(&place.directory, 0);
+    let started = tokio::select! {
+        started = control.ask(Command::Start(agent), START_DEADLINE) => started,
+        exit = place.host.ended() => {
+            let why = exit.stderr_tail.trim();
+            Err(RuntimeError::StartFailed(format!("the shim beside it ended with {:?}: {why}", exit.code)))
+        }
+    };
+    match started {
+        Ok(_) => listen(place, control, records, 0),
+        Err(RuntimeError::NotReading) => Err(RuntimeError::StartFailed(
+            "the shim beside it does not answer; does the engine see `data_dir` under the same path as the gateway?"
+                .to_owned(),
+        )),
+        Err(error) => Err(error),
+    }
+}
+
+/// Goes on with an agent that was started before, from the record after `after` on.
+pub(super) fn adopt(place: Place, epoch: Epoch, after: u64) -> Result<Captured, RuntimeError> {
+    let (control, records) = Control::connect(&place.directory, epoch.0);
+    listen(place, control, records, after)
+}
+
+fn listen(place: Place, control: Control, records: watch::Receiver<u64>, after: u64) -> Result<Captured, RuntimeError> {
+    let most = place.line_bytes.saturating_add(SMALL_RECORD);
+    let spool = Spool::open(&place.directory, after, most).map_err(RuntimeError::Workspace)?;
+    let (output, lines) = mpsc::channel(OUTPUT_BATCHES);
+    let gone = CancellationToken::new();
+    let follower = Follower { spool: Some(spool), records, host: Arc::clone(&place.host), gone: gone.clone(), output };
+    let follower = AbortOnDropHandle::new(tokio::spawn(follower.follow()));
+    let process = CapturedProcess { control, host: place.host, gone, _follower: follower };
+    Ok((lines, Arc::new(process)))
+}
+
+/// Reads a spool and passes on what it holds.
+struct Follower {
+    /// `None` only while it is being read.
+    spool: Option<Spool>,
+    records: watch::Receiver<u64>,
+    host: Arc<dyn Host>,
+    gone: CancellationToken,
+    output: mpsc::Sender<Output>,
+}
+
+impl Follower {
+    /// Until the agent's end, or until nobody listens.
+    async fn follow(mut self) {
+        let mut ended = None;
+        loop {
+            let records = match self.read().await {
+                Ok(records) => records,
+                Err(error) => {
+                    warn!(%error, "An agent can't be heard any more: {error}");
+                    return self.end(Exit { damaged: Some(error.to_string()), ..Exit::default() }).await;
+                }
+            };
+            if records.is_empty() {
+                // The box is gone, and this was all.
+                if let Some(exit) = ended {
+                    return self.end(exit).await;
+                }
+                tokio::select! {
+                    // Hung up: the spool is still looked at.
+                    changed = self.records.changed() => if changed.is_err() { tokio::time::sleep(LOOK_ANYWAY).await },
+                    exit = self.host.ended() => ended = Some(exit),
+                    () = tokio::time::sleep(LOOK_ANYWAY) => (),
+                }
+                continue;
+            }
+            let (lines, exit) = sort(records);
+            if !lines.is_empty() && self.output.send(Output::Lines(lines)).await.is_err() {
+                return;
+            }
+            if let Some(exit) = exit {
+                return self.end(exit).await;
+            }
+        }
+    }
+
+    async fn read(&mut self) -> Result<Vec<Record>, SpoolError> {
+        let Some(mut spool) = self.spool.take() else { return Ok(Vec::new()) };
+        let (spool, read) = blocking(move || {
+            let read = spool.read();
+            (spool, read)
+        })
+        .await?;
+        self.spool = Some(spool);
+        read
+    }
+
+    async fn end(self, exit: Exit) {
+        debug!(code = exit.code, oom = exit.oom, stderr = exit.stderr_tail, "An agent ended");
+        self.gone.cancel();
+        // Nobody may be left to hear it.
+        let _ = self.output.send(Output::Exit(exit)).await;
+    }
+}
+
+/// The lines among `records`, and the agent's end if it is there.
+fn sort(records: Vec<Record>) -> (Vec<Line>, Option<Exit>) {
+    let mut lines = Vec::with_capacity(records.len());
+    for Record { number, body } in records {
+        let text = match body {
+            Body::Line(bytes) => String::from_utf8(bytes).map_or(LineText::NotUtf8, LineText::Utf8),
+            Body::LongLine { .. } => LineText::TooLong,
+            Body::Exit(exit) => {
+                let exit = Exit { code: exit.code, oom: exit.oom, stderr_tail: exit.stderr_tail, damaged: None };
+                return (lines, Some(exit));
+            }
+        };
+        lines.push(Line { record: number, text });
+    }
+    (lines, None)
+}
+
+/// The handle to an agent beside its shim.
+struct CapturedProcess {
+    control: Control,
+    host: Arc<dyn Host>,
+    gone: CancellationToken,
+    _follower: AbortOnDropHandle<()>,
+}
+
+impl CapturedProcess {
+    /// Asks the shim, unless the agent is gone or goes meanwhile.
+    async fn ask(&self, command: Command, deadline: Duration) -> Result<Option<Status>, RuntimeError> {
+        tokio::select! {
+            answer = self.control.ask(command, deadline) => answer,
+            () = self.gone.cancelled() => Err(RuntimeError::Gone),
+        }
+    }
+}
+
+#[async_trait]
+impl AgentProcess for CapturedProcess {
+    async fn write(&self, id: &str, bytes: &[u8], deadline: Duration) -> Result<(), RuntimeError> {
+        // Adapters write JSON, which is UTF-8.
+        let data = String::from_utf8_lossy(bytes).into_owned();
+        self.ask(Command::Write { id: id.to_owned(), data }, deadline).await.map(drop)
+    }
+
+    async fn interrupt(&self) -> Result<(), RuntimeError> {
+        match self.ask(Command::Signal { signal: Signal::Interrupt }, ASK_DEADLINE).await {
+            Ok(_) | Err(RuntimeError::Gone) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn kill(&self) -> Result<(), RuntimeError> {
+        match self.ask(Command::Signal { signal: Signal::Kill }, KILL_DEADLINE).await {
+            Ok(_) | Err(RuntimeError::Gone) => Ok(()),
+            // Another gateway decides.
+            Err(RuntimeError::Stale) => Err(RuntimeError::Stale),
+            // A shim that can't kill, or can't say so: then the box goes, with all that runs in it.
+            Err(error) => {
+                warn!(%error, "An agent could not be killed by its shim: its box goes");
+                self.host.remove().await
+            }
+        }
+    }
+
+    async fn has_stragglers(&self) -> Result<bool, RuntimeError> {
+        match self.ask(Command::Status, ASK_DEADLINE).await {
+            Ok(status) => Ok(status.is_none_or(|status| status.stragglers)),
+            Err(RuntimeError::Gone) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn acknowledge(&self, record: u64) {
+        self.control.tell(Command::Ack { record });
+    }
+
+    async fn gone(&self) {
+        self.gone.cancelled().await;
+    }
+
+    async fn remove(&self) -> Result<(), RuntimeError> {
+        let removed = self.host.remove().await;
+        self.gone.cancel();
+        removed
+    }
+}

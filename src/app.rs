@@ -96,7 +96,11 @@ impl App {
             .iter()
             .map(|(slug, profile)| (ProfileId::from_slug(slug), Arc::new(profile.clone())))
             .collect();
-        let runtime = runtime(&config, &data_dir, &instance, node.id()).await?;
+        let runtime_dir = match &config.runtime.dir {
+            dir if dir.as_os_str().is_empty() => data_dir.clone(),
+            dir => make_data_dir(dir)?,
+        };
+        let runtime = runtime(&config, &runtime_dir, &instance, node.id()).await?;
         let found = runtime.boxes().await.context("the containers left from before can't be looked through")?;
         let start_timeout = Duration::from_secs(config.runtime.start_timeout_seconds);
         let pool_limits = PoolLimits {
@@ -250,15 +254,18 @@ fn greet(public_url: &str, first_token: Option<&ApiToken>) {
     }; // Nobody may be reading.
 }
 
-async fn runtime(config: &Config, data_dir: &Path, instance: &str, node: &str) -> anyhow::Result<Arc<dyn Runtime>> {
+async fn runtime(config: &Config, dir: &Path, instance: &str, node: &str) -> anyhow::Result<Arc<dyn Runtime>> {
     let line_bytes = config.limits.agent_line_bytes;
     match config.runtime.kind {
-        RuntimeKind::Process => Ok(Arc::new(ProcessRuntime::new(data_dir, None, node, line_bytes)?)),
+        RuntimeKind::Process => Ok(Arc::new(ProcessRuntime::new(dir, None, node, line_bytes)?)),
         RuntimeKind::Docker => {
             let docker = &config.runtime.docker;
-            let runtime = DockerRuntime::connect(docker, data_dir, instance, node, line_bytes).await?;
+            let runtime = DockerRuntime::connect(docker, dir, instance, node, line_bytes).await?;
             for (slug, profile) in &config.profiles {
                 runtime.find_image(&profile.image).await.with_context(|| format!("profile `{slug}`"))?;
+            }
+            if let Some(profile) = config.profiles.get(&config.default_profile) {
+                runtime.check_mounts(&profile.image).await?;
             }
             Ok(Arc::new(runtime))
         }

@@ -68,6 +68,9 @@ pub struct DatabaseConfig {
 pub struct RuntimeConfig {
     /// `process` or `docker`.
     pub kind: RuntimeKind,
+    /// Where workspaces are, and what agents say until it is safe; if empty in `data_dir`. Gateways that
+    /// share an engine share it too.
+    pub dir: PathBuf,
     /// For `process`.
     pub process: ProcessConfig,
     /// For `docker`.
@@ -102,6 +105,8 @@ pub struct ProcessConfig {
 pub struct DockerConfig {
     /// The engine's socket.
     pub socket: PathBuf,
+    /// `runtime.dir` as the engine sees it; if empty under the same path.
+    pub engine_dir: PathBuf,
     /// `UID:GID` of agents; if empty `10001:10001` under root, else the gateway's own.
     pub user: String,
 }
@@ -294,6 +299,7 @@ impl Default for RuntimeConfig {
     fn default() -> Self {
         Self {
             kind: RuntimeKind::Process,
+            dir: PathBuf::new(),
             process: ProcessConfig::default(),
             docker: DockerConfig::default(),
             idle_stop_seconds: 900,
@@ -304,7 +310,7 @@ impl Default for RuntimeConfig {
 
 impl Default for DockerConfig {
     fn default() -> Self {
-        Self { socket: PathBuf::from("/var/run/docker.sock"), user: String::new() }
+        Self { socket: PathBuf::from("/var/run/docker.sock"), engine_dir: PathBuf::new(), user: String::new() }
     }
 }
 

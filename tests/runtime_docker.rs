@@ -433,6 +433,22 @@ async fn what_cannot_start_says_how_to_mend_it_and_leaves_nothing() {
 }
 
 #[tokio::test]
+async fn mounts_that_the_engine_does_not_see_are_told_at_the_start() {
+    let gateway = Gateway::new().await;
+    gateway.runtime.check_mounts(IMAGE).await.unwrap();
+    assert!(gateway.ids().await.is_empty());
+
+    let data_dir = tempfile::tempdir().unwrap();
+    let config = DockerConfig { engine_dir: "/nowhere/of/the/kind".into(), ..DockerConfig::default() };
+    let instance = &gateway.instance;
+    let elsewhere = DockerRuntime::connect(&config, data_dir.path(), instance, "node", 1 << 20).await.unwrap();
+    let error = elsewhere.check_mounts(IMAGE).await.unwrap_err().to_string();
+    assert!(error.contains("/nowhere/of/the/kind") && error.contains("runtime.docker.engine_dir"), "{error}");
+    assert!(!error.contains('\n'), "{error}");
+    assert!(gateway.ids().await.is_empty());
+}
+
+#[tokio::test]
 async fn without_a_command_the_image_decides() {
     let gateway = Gateway::new().await;
     let mut spec = spec("");

@@ -80,10 +80,15 @@ pub(super) async fn start(place: Place, agent: Start) -> Result<Captured, Runtim
     }
 }
 
-/// Goes on with an agent that was started before, from the record after `after` on.
-pub(super) fn adopt(place: Place, epoch: Epoch, after: u64) -> Result<Captured, RuntimeError> {
+/// Goes on with an agent that was started before, from the record after `after` on; `None` when what it said
+/// is not there.
+pub(super) fn adopt(place: Place, epoch: Epoch, after: u64) -> Result<Option<Captured>, RuntimeError> {
     let (control, records) = Control::connect(&place.directory, epoch.0);
-    listen(place, control, records, after)
+    match listen(place, control, records, after) {
+        Ok(captured) => Ok(Some(captured)),
+        Err(RuntimeError::Workspace(error)) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 fn listen(place: Place, control: Control, records: watch::Receiver<u64>, after: u64) -> Result<Captured, RuntimeError> {

@@ -11,21 +11,26 @@ mod spec;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bollard::models::ContainerSummary;
 use bollard::query_parameters::{CreateContainerOptionsBuilder, ListContainersOptionsBuilder};
 use streamgate_shim::control::Start;
+use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use self::engine::Engine;
 use self::host::DockerHost;
 use self::spec::{Labels, Mounts, User};
-use super::capture::{self, Captured, Place};
+use super::capture::{self, Captured, Host as _, Place};
 use super::workspace::{Workspace, Workspaces};
 use super::{Agent, AgentSpec, FoundBox, Runtime, RuntimeError, container_name, shim};
-use crate::config::DockerConfig;
-use crate::domain::{ContainerId, Epoch, SpoolId};
+use crate::config::{DockerConfig, ProfileConfig};
+use crate::domain::{ContainerId, Epoch, ProfileId, SpoolId};
+
+/// How long a container may take that only looks at what is mounted.
+const CHECK_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Starts agents in containers.
 pub struct DockerRuntime {
@@ -33,6 +38,9 @@ pub struct DockerRuntime {
     workspaces: Workspaces,
     spools: Workspaces,
     shim: PathBuf,
+    /// The directory of all that is mounted, here and as the engine sees it.
+    dir: PathBuf,
+    engine_dir: PathBuf,
     instance: String,
     node: String,
     user: User,
@@ -40,29 +48,92 @@ pub struct DockerRuntime {
 }
 
 impl DockerRuntime {
-    /// Connects to the engine and makes sure that it answers. `instance` tells this gateway's containers
+    /// Connects to the engine and makes sure that it answers. Keeps in `dir` what containers mount. `instance` tells this gateway's containers
     /// from those of others on the same engine, `node` this gateway from others of its instance. No line of
     /// an agent is longer than `line_bytes`. Fails with one line that says what to do.
     pub async fn connect(
         config: &DockerConfig,
-        data_dir: &Path,
+        dir: &Path,
         instance: &str,
         node: &str,
         line_bytes: usize,
     ) -> Result<Self, RuntimeError> {
         let engine = Engine::connect(&config.socket).await?;
         let user = User::for_agents(&config.user)?;
-        let workspaces = Workspaces::open(data_dir, user.owner()).map_err(RuntimeError::Workspace)?;
-        let spools = Workspaces::open_named(data_dir, "spools", user.owner()).map_err(RuntimeError::Workspace)?;
+        let workspaces = Workspaces::open(dir, user.owner()).map_err(RuntimeError::Workspace)?;
+        let spools = Workspaces::open_named(dir, "spools", user.owner()).map_err(RuntimeError::Workspace)?;
+        let dir = dir.canonicalize().map_err(RuntimeError::Workspace)?;
+        let same = config.engine_dir.as_os_str().is_empty();
+        let engine_dir = if same { dir.clone() } else { config.engine_dir.clone() };
         let shim = shim::install(spools.path()).map_err(RuntimeError::Workspace)?;
         let (instance, node) = (instance.to_owned(), node.to_owned());
-        Ok(Self { engine, workspaces, spools, shim, instance, node, user, line_bytes })
+        Ok(Self { engine, workspaces, spools, shim, dir, engine_dir, instance, node, user, line_bytes })
     }
 
     /// Makes sure that an image is there: better told at the start than to the first user.
     pub async fn find_image(&self, image: &str) -> Result<(), RuntimeError> {
         let found = self.engine.call(self.engine.docker.inspect_image(image)).await;
         found.map(drop).map_err(|error| spec::explain_missing(error, image))
+    }
+
+    /// Makes sure that a container sees what is mounted into it, and can run the shim: better told at the
+    /// start than to the first user. One container of `image` runs for a moment.
+    pub async fn check_mounts(&self, image: &str) -> Result<(), RuntimeError> {
+        let box_id = ContainerId::generate();
+        let spool_id = SpoolId::generate();
+        let (workspace, spool) = (self.workspaces.get(box_id), self.spools.get(spool_id));
+        let profile = Arc::new(ProfileConfig { image: image.to_owned(), ..ProfileConfig::default() });
+        let spec = AgentSpec { container_id: box_id, profile_id: ProfileId::from_slug("check"), profile };
+        let checked = async {
+            workspace.ensure().await.map_err(RuntimeError::Workspace)?;
+            spool.ensure().await.map_err(RuntimeError::Workspace)?;
+            let id = self.create(&spec, &workspace, &spool, spool_id, spec::CHECK).await?;
+            self.engine.call(self.engine.docker.start_container(&id, None)).await.map_err(engine::not_started)?;
+            let host = DockerHost::new(self.engine.clone(), id, spool.clone());
+            let exit = timeout(CHECK_DEADLINE, host.ended()).await.unwrap_or_default();
+            let greeting = spool.read(spec::CHECKED, 1 << 10).await.ok().flatten();
+            if greeting.is_some_and(|greeting| greeting.starts_with(b"streamgate-shim ")) {
+                return Ok(());
+            }
+            Err(RuntimeError::StartFailed(exit.stderr_tail.trim().to_owned()))
+        };
+        let checked = checked.await;
+        self.erase(box_id).await?;
+        spool.erase().await.map_err(unerased)?;
+        checked.map_err(|error| {
+            RuntimeError::BadSetting(format!(
+                "a container of `{image}` does not see what the gateway mounts into it from `{}` ({error}) — the engine \
+                 must have that directory, and let programs in it run; if it has it under another path, set \
+                 `runtime.docker.engine_dir`",
+                self.engine_dir.display()
+            ))
+        })
+    }
+
+    /// Creates the container of a box, with these arguments for its shim; gives the engine's id.
+    async fn create(
+        &self,
+        spec: &AgentSpec,
+        workspace: &Workspace,
+        spool: &Workspace,
+        spool_id: SpoolId,
+        arguments: &[&str],
+    ) -> Result<String, RuntimeError> {
+        let mounts = Mounts {
+            workspace: self.engine_path(&workspace.path()),
+            spool: self.engine_path(&spool.path()),
+            shim: self.engine_path(&self.shim),
+        };
+        let labels = Labels { instance: &self.instance, node: &self.node, spool: spool_id };
+        let body = spec::body(spec, &mounts, self.user, &labels, arguments)?;
+        let options = CreateContainerOptionsBuilder::default().name(&container_name(spec.container_id)).build();
+        let created = self.engine.call(self.engine.docker.create_container(Some(options), body)).await;
+        created.map(|created| created.id).map_err(|error| spec::explain_missing(error, &spec.profile.image))
+    }
+
+    /// A path below `dir` as the engine sees it.
+    fn engine_path(&self, path: &Path) -> PathBuf {
+        path.strip_prefix(&self.dir).map_or_else(|_| path.to_owned(), |inside| self.engine_dir.join(inside))
     }
 
     /// What the agent is started with: the profile's command, or else the image's.
@@ -121,14 +192,9 @@ impl Runtime for DockerRuntime {
 
         let agent = self.agent(spec).await?;
         let name = container_name(spec.container_id);
-        let mounts = Mounts { workspace: workspace.path(), spool: spool.path(), shim: self.shim.clone() };
-        let labels = Labels { instance: &self.instance, node: &self.node, spool: spool_id };
-        let body = spec::body(spec, &mounts, self.user, &labels)?;
-        let options = CreateContainerOptionsBuilder::default().name(&name).build();
-        let created = self.engine.call(self.engine.docker.create_container(Some(options), body)).await;
-        let started = match created {
-            Ok(created) => self.start_in(&name, &created.id, &spool, agent).await,
-            Err(error) => Err(spec::explain_missing(error, &spec.profile.image)),
+        let started = match self.create(spec, &workspace, &spool, spool_id, spec::RUN).await {
+            Ok(id) => self.start_in(&name, &id, &spool, agent).await,
+            Err(error) => Err(error),
         };
         match started {
             Ok((output, process)) => {
@@ -154,7 +220,9 @@ impl Runtime for DockerRuntime {
     ) -> Result<Option<Agent>, RuntimeError> {
         let found = self.containers(Some(format!("{}={spool}", spec::SPOOL_LABEL))).await?;
         let Some(id) = found.into_iter().find_map(|container| container.id) else { return Ok(None) };
-        let (output, process) = capture::adopt(self.place(&id, &self.spools.get(spool)), epoch, after)?;
+        let Some((output, process)) = capture::adopt(self.place(&id, &self.spools.get(spool)), epoch, after)? else {
+            return Ok(None);
+        };
         let container_name = container_name(spec.container_id);
         Ok(Some(Agent { container_id: spec.container_id, container_name, spool, output, process }))
     }

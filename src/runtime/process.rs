@@ -182,7 +182,7 @@ impl Runtime for ProcessRuntime {
         let directory = spooled.path();
         let host = ProcessHost::new(note, file, spooled);
         let place = Place { directory, host: Arc::new(host), line_bytes: self.line_bytes };
-        let (output, process) = capture::adopt(place, epoch, after)?;
+        let Some((output, process)) = capture::adopt(place, epoch, after)? else { return Ok(None) };
         let container_name = container_name(spec.container_id);
         Ok(Some(Agent { container_id: spec.container_id, container_name, spool, output, process }))
     }

@@ -28,6 +28,12 @@ pub(super) const WORKSPACE: &str = "/workspace";
 const SHIM: &str = "/.streamgate/shim";
 /// Where the spool is inside.
 const SPOOL: &str = "/.streamgate/spool";
+/// What the shim is told in a container.
+pub(super) const RUN: &[&str] = &[SPOOL];
+/// And in one that only checks what it sees.
+pub(super) const CHECK: &[&str] = &["--check", "/.streamgate/spool/checked"];
+/// What it writes there then, by its name in the spool.
+pub(super) const CHECKED: &str = "checked";
 /// What the engine keeps of the shim's own words; agents' go to the spool.
 const LOG_BYTES: &str = "64k";
 /// The image that `cargo run` users build themselves.
@@ -107,6 +113,7 @@ pub(super) fn body(
     mounts: &Mounts,
     user: User,
     labels: &Labels<'_>,
+    arguments: &[&str],
 ) -> Result<ContainerCreateBody, RuntimeError> {
     let profile = &spec.profile;
     if profile.image.is_empty() {
@@ -124,7 +131,7 @@ pub(super) fn body(
     Ok(ContainerCreateBody {
         image: Some(profile.image.clone()),
         // The image's own can't get in between.
-        entrypoint: Some(vec![SHIM.to_owned(), SPOOL.to_owned()]),
+        entrypoint: Some(std::iter::once(&SHIM).chain(arguments).map(|&word| word.to_owned()).collect()),
         cmd: Some(Vec::new()),
         user: Some(user.text()),
         working_dir: Some(WORKSPACE.to_owned()),

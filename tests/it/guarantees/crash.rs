@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::database::TestDatabase;
+use crate::database::{self, TestDatabase};
 use crate::frames::{check_history, replay_texts, seq, text};
 use crate::program::Program;
 use crate::shims::DataDir;
@@ -106,4 +106,50 @@ async fn g1_a_gateway_that_is_killed_loses_nothing_repeats_nothing_and_its_tasks
         gateway.stop().await;
     })
     .await;
+}
+
+/// Two gateways with a data directory each, one database, and one directory for what agents need.
+#[tokio::test]
+async fn g1_another_gateway_goes_on_where_one_stopped_or_died() {
+    let database = database::postgres().await;
+    let (shared, one, two) = (DataDir::new(), DataDir::new(), DataDir::new());
+    let start = async |data: &DataDir| {
+        Program::start(&[
+            ("STREAMGATE_DATA_DIR", data.path().to_str().unwrap()),
+            ("STREAMGATE_DATABASE__URL", &*database.url),
+            ("STREAMGATE_RUNTIME__DIR", shared.path().to_str().unwrap()),
+        ])
+        .await
+    };
+    let (first, second) = (start(&one).await, start(&two).await);
+    let token = first.token("alice").await;
+    let client = Client::connect(first.address, &token, true).await;
+    let mut witness = Witness { client, events: Vec::new() };
+    witness.client.send(json!({"type": "task.submit", "prompt": "/tokens 6000 1"})).await;
+    let seen = witness.until(|frame| frame["text"] == "t300 ").await;
+    let session = text(&seen, "session_id");
+    first.stop().await;
+
+    // In good order: the lease is given up.
+    witness.client = Client::connect(second.address, &token, true).await;
+    let after = witness.events.last().unwrap().0;
+    witness.client.send(json!({"type": "session.resume", "session_id": session, "after_seq": after})).await;
+    witness.until(|frame| frame["text"] == "t1500 ").await;
+    let third = start(&one).await;
+    second.kill().await;
+
+    // Without a word: the lease runs out.
+    witness.client = Client::connect(third.address, &token, true).await;
+    let after = witness.events.last().unwrap().0;
+    witness.client.send(json!({"type": "session.resume", "session_id": session, "after_seq": after})).await;
+    let done = witness.until(|frame| frame["type"] == "task:done" || frame["type"] == "task:failed").await;
+    assert_eq!(done["status"], "completed", "{done}");
+    let mut client = Client::connect(third.address, &token, true).await;
+    let replayed = replay_texts(&mut client, &session).await;
+    assert!(witness.events.iter().map(|(_, text)| text).eq(&replayed), "all of it, in order, each once");
+    let history: Vec<Value> = replayed.iter().map(|text| serde_json::from_str(text).unwrap()).collect();
+    check_history(&history);
+    let all = (1..=6_000).map(|number| format!("t{number} ")).collect::<Vec<_>>().concat();
+    assert!(streamed(&history) == all, "{} bytes of {}", streamed(&history).len(), all.len());
+    third.stop().await;
 }

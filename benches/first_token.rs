@@ -44,6 +44,7 @@ async fn gateway_times(warm: usize) -> Duration {
     let directory = tempfile::tempdir().unwrap();
     let mut config =
         Config { listen: ([127, 0, 0, 1], 0).into(), data_dir: directory.path().to_owned(), ..Config::default() };
+    config.admin.listen = config.listen;
     config.database.url.clone_from(&database.url);
     config.runtime.kind = RuntimeKind::Docker;
     let demo = ProfileConfig { image: IMAGE.to_owned(), command: Vec::new(), warm, ..ProfileConfig::demo() };

@@ -23,6 +23,7 @@ async fn main() {
     let directory = tempfile::tempdir().unwrap();
     let mut config =
         Config { listen: ([127, 0, 0, 1], 0).into(), data_dir: directory.path().to_owned(), ..Config::default() };
+    config.admin.listen = config.listen;
     config.database.url = database.url.clone();
     let command = vec![env!("CARGO_BIN_EXE_streamgate").to_owned(), "demo-agent".to_owned()];
     config.profiles.insert("demo".to_owned(), ProfileConfig { command, ..ProfileConfig::demo() });

@@ -25,6 +25,7 @@ use crate::domain::{Clock, ProfileId};
 use crate::http;
 use crate::hub::Hub;
 use crate::journal::Journal;
+use crate::metrics::Metrics;
 use crate::node::{Node, make_data_dir};
 use crate::orchestrator::{HARD_GRACE, KeyLocks, Orchestrator, Parts, Users};
 use crate::runtime::Runtime;
@@ -41,9 +42,13 @@ const POOL_GRACE: Duration = Duration::from_secs(3);
 /// How long the journal gets to commit what it holds.
 const JOURNAL_GRACE: Duration = Duration::from_secs(3);
 
+/// How long operators get to read the last answers.
+const OPERATORS_GRACE: Duration = Duration::from_millis(250);
+
 /// A running gateway.
 pub struct App {
     address: SocketAddr,
+    operators_address: SocketAddr,
     public_url: String,
     first_token: Option<ApiToken>,
     shared: Arc<Shared>,
@@ -52,6 +57,8 @@ pub struct App {
     tracker: TaskTracker,
     stop_listening: CancellationToken,
     server: JoinHandle<std::io::Result<()>>,
+    stop_operators: CancellationToken,
+    operators: JoinHandle<std::io::Result<()>>,
     writer: JoinHandle<()>,
     _node: Node,
 }
@@ -74,11 +81,9 @@ impl App {
         let instance = store.setting("instance_id", &Uuid::now_v7().simple().to_string()).await?;
         // Before anything is started that would have to be stopped again; who comes early waits. From now on
         // `listen` holds the port that was bound, for the links that clients get.
-        let listener = TcpListener::bind(config.listen).await.map_err(|error| {
-            anyhow!("can't listen on {}: {error} — free the port, or set another `listen`", config.listen)
-        })?;
-        let address = listener.local_addr()?;
+        let (listener, address) = listen(config.listen, "listen").await?;
         config.listen = address;
+        let (operators, operators_address) = listen(config.admin.listen, "admin.listen").await?;
 
         let tokens = ApiTokens::new(database.clone(), Arc::clone(&clock));
         // For the owner of this machine, who can reach it; elsewhere operators make tokens themselves.
@@ -111,7 +116,8 @@ impl App {
         let pool = Pool::new(runtime, profiles.clone(), pool_limits);
 
         let tracker = TaskTracker::new();
-        let (journal, writer) = Journal::open(database.clone());
+        let metrics = Arc::new(Metrics::new());
+        let (journal, writer) = Journal::open(database.clone(), Arc::clone(&metrics));
         let writer = spawn(writer);
         let orchestrator = Orchestrator::new(Parts {
             hub: Hub::new(journal, store.clone(), Arc::clone(&clock)),
@@ -123,6 +129,7 @@ impl App {
             idle_stop: Duration::from_secs(config.runtime.idle_stop_seconds),
             node: node.id().to_owned(),
             clock,
+            metrics: Arc::clone(&metrics),
             users: Users::new(config.limits.running_per_user, config.limits.waiting_per_user),
             keys: KeyLocks::default(),
             soft: CancellationToken::new(),
@@ -130,22 +137,22 @@ impl App {
             tracker: tracker.clone(),
         });
         orchestrator.recover(found).await?;
-        let keeper = orchestrator.clone();
-        spawn(async move { keeper.keep_up().await });
-        let leases = orchestrator.clone();
-        spawn(async move { leases.keep_leases().await });
-
-        let (house, days) = (orchestrator.clone(), config.retention_days);
-        spawn(async move { house.keep_house(Duration::from_secs(days.saturating_mul(86_400))).await });
+        keep_on(&orchestrator, config.retention_days);
 
         let shared = Arc::new(Shared {
             orchestrator,
             authenticator,
             links,
             connections: Connections::new(&config.limits),
+            metrics,
             limits: config.limits,
             closing: CancellationToken::new(),
         });
+        let stop_operators = CancellationToken::new();
+        let operators = axum::serve(operators, http::operators(Arc::clone(&shared)))
+            .with_graceful_shutdown(stop_operators.clone().cancelled_owned());
+        let operators = spawn(async move { operators.await });
+        info!(address = %operators_address, "Metrics are at http://{operators_address}/metrics");
         let stop_listening = CancellationToken::new();
         let routes = http::routes(Arc::clone(&shared)).into_make_service_with_connect_info::<Peer>();
         let server = axum::serve(CountedListener(listener), routes)
@@ -154,6 +161,7 @@ impl App {
         info!(%address, "Listening on {address}");
         Ok(Self {
             address,
+            operators_address,
             public_url,
             first_token,
             shared,
@@ -162,6 +170,8 @@ impl App {
             tracker,
             stop_listening,
             server,
+            stop_operators,
+            operators,
             writer,
             _node: node,
         })
@@ -170,6 +180,11 @@ impl App {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where it listens to operators.
+    pub fn operators_address(&self) -> SocketAddr {
+        self.operators_address
     }
 
     /// Its address as clients see it.
@@ -188,7 +203,8 @@ impl App {
     }
 
     /// Drains: stops listening, closes the sockets with 1012, leaves agents to the next gateway,
-    /// and closes the journal. What is queued stays queued for the next start.
+    /// and closes the journal. What is queued stays queued for the next start. Operators are answered to the
+    /// end.
     pub async fn shutdown(mut self) {
         self.stop_listening.cancel();
         self.shared.closing.cancel();
@@ -200,7 +216,7 @@ impl App {
             }
         };
         // What agents, journal and stragglers may need afterwards is kept back.
-        let grace = self.drain.saturating_sub(HARD_GRACE + POOL_GRACE + JOURNAL_GRACE);
+        let grace = self.drain.saturating_sub(HARD_GRACE + POOL_GRACE + JOURNAL_GRACE + OPERATORS_GRACE);
         let (_, ()) = tokio::join!(
             tokio::time::timeout(SOCKET_GRACE, sockets), // What is left is cut off.
             self.shared.orchestrator.drain(grace),
@@ -216,6 +232,10 @@ impl App {
             self.writer.abort();
         }
         self.database.close().await;
+        self.stop_operators.cancel();
+        if tokio::time::timeout(OPERATORS_GRACE, &mut self.operators).await.is_err() {
+            self.operators.abort(); // Somebody reads slowly: the process ends all the same.
+        }
     }
 }
 
@@ -252,6 +272,25 @@ fn greet(public_url: &str, first_token: Option<&ApiToken>) {
             "\nstreamgate is ready at {socket}/v1/stream. Make a token with\n\n    streamgate token create --user me\n",
         ),
     }; // Nobody may be reading.
+}
+
+/// Starts what the orchestrator does on its own until shutdown.
+fn keep_on(orchestrator: &Orchestrator, retention_days: u64) {
+    let keeper = orchestrator.clone();
+    spawn(async move { keeper.keep_up().await });
+    let leases = orchestrator.clone();
+    spawn(async move { leases.keep_leases().await });
+    let (house, retention) = (orchestrator.clone(), Duration::from_secs(retention_days.saturating_mul(86_400)));
+    spawn(async move { house.keep_house(retention).await });
+}
+
+/// Takes the port that `key` names, and says where it is.
+async fn listen(address: SocketAddr, key: &str) -> anyhow::Result<(TcpListener, SocketAddr)> {
+    let listener = TcpListener::bind(address)
+        .await
+        .map_err(|error| anyhow!("can't listen on {address}: {error} — free the port, or set another `{key}`"))?;
+    let address = listener.local_addr()?;
+    Ok((listener, address))
 }
 
 async fn runtime(config: &Config, dir: &Path, instance: &str, node: &str) -> anyhow::Result<Arc<dyn Runtime>> {

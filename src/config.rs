@@ -196,7 +196,7 @@ pub struct LimitsConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AdminConfig {
-    /// Kept for the operators' listener: metrics. Nothing listens there yet.
+    /// Where the operators' listener is: metrics and health, without a password.
     pub listen: SocketAddr,
 }
 

@@ -33,6 +33,7 @@ pub use read::Outgoing;
 use crate::auth::signed_link::Links;
 use crate::auth::{Authenticator, Credential, Principal};
 use crate::config::LimitsConfig;
+use crate::metrics::Metrics;
 use crate::orchestrator::Orchestrator;
 use crate::protocol::{CloseCode, ErrorFrame, ServerFrame};
 
@@ -53,6 +54,8 @@ pub struct Shared {
     pub limits: LimitsConfig,
     /// Who is connected.
     pub connections: Connections,
+    /// Where operators see what happens.
+    pub metrics: Arc<Metrics>,
     /// Cancelled when all sockets are to be closed with 1012.
     pub closing: CancellationToken,
 }
@@ -80,6 +83,16 @@ pub enum End {
     Gone,
 }
 
+impl End {
+    /// What we close with, if we do.
+    fn code(self) -> Option<CloseCode> {
+        match self {
+            Self::Close(code) => Some(code),
+            Self::Gone => None,
+        }
+    }
+}
+
 /// Serves a client until either side ends it.
 pub async fn serve(shared: Arc<Shared>, socket: WebSocket, client: Client) {
     let (mut sink, mut stream) = socket.split();
@@ -98,6 +111,7 @@ pub async fn serve(shared: Arc<Shared>, socket: WebSocket, client: Client) {
         end = writer.run(&mut sink) => end,
         end = watch => end,
     };
+    shared.metrics.connection_closed(end.code());
     if let End::Close(code) = end {
         info!(%user, code = code.code(), "A connection of `{user}` is closed: {}", code.word());
         // The peer may be gone, or slow: both are answered by the deadline.
@@ -113,7 +127,9 @@ pub async fn serve(shared: Arc<Shared>, socket: WebSocket, client: Client) {
 }
 
 /// Tells a client that may not come in why, and closes.
-pub async fn refuse(mut socket: WebSocket, error: ErrorFrame, code: CloseCode) {
+pub async fn refuse(shared: Arc<Shared>, mut socket: WebSocket, error: ErrorFrame, code: CloseCode) {
+    shared.metrics.error_frame(error.code);
+    shared.metrics.connection_closed(Some(code));
     let _ = timeout(CLOSE_GRACE, async {
         let _ = socket.send(Message::Text(ServerFrame::Error(error).encode())).await;
         let _ = socket.send(close_message(code)).await;

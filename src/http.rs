@@ -6,6 +6,7 @@
 mod events;
 mod files;
 mod health;
+mod operators;
 mod page;
 mod path;
 mod profiles;
@@ -69,6 +70,19 @@ pub fn routes(shared: Arc<Shared>) -> Router {
         .merge(files)
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
+        .layer(middleware::from_fn(error_bodies))
+        .layer(CatchPanicLayer::custom(panicked))
+        .with_state(shared)
+}
+
+/// All routes of the operators' listener.
+pub fn operators(shared: Arc<Shared>) -> Router {
+    Router::new()
+        .route("/metrics", get(operators::metrics))
+        .route("/health", get(health::live))
+        .route("/health/ready", get(health::ready))
+        .fallback(operators::not_found)
+        .method_not_allowed_fallback(operators::method_not_allowed)
         .layer(middleware::from_fn(error_bodies))
         .layer(CatchPanicLayer::custom(panicked))
         .with_state(shared)
@@ -183,7 +197,11 @@ async fn not_found() -> ApiError {
 }
 
 async fn method_not_allowed() -> Response {
-    let error = ErrorFrame::new(ErrorCode::NotFound, "this route does not know the method; `GET /` says what there is");
+    wrong_method("this route does not know the method; `GET /` says what there is")
+}
+
+fn wrong_method(message: &str) -> Response {
+    let error = ErrorFrame::new(ErrorCode::NotFound, message);
     let mut response = ApiError::from(error).into_response();
     *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
     response

@@ -26,6 +26,7 @@ pub use tail::{Tail, TailRead};
 
 use crate::database::{Database, DatabaseError, fetch_all};
 use crate::domain::{Audience, Epoch, Seq, SessionId, Timestamp};
+use crate::metrics::{CommitFailure, Metrics};
 use crate::protocol::{FrameText, StoredEvent};
 
 /// How many appends may wait for the writer. Full: sessions wait, so their agents slow down.
@@ -103,15 +104,20 @@ pub struct Journal {
     database: Database,
     available: Arc<AtomicBool>,
     closing: CancellationToken,
+    metrics: Arc<Metrics>,
 }
 
 /// A place in the writer's queue, taken before the event is numbered.
-pub struct Place<'a>(mpsc::Permit<'a, Append>);
+pub struct Place<'a> {
+    permit: mpsc::Permit<'a, Append>,
+    metrics: &'a Metrics,
+}
 
 impl Place<'_> {
     /// Hands the append to the writer. What was accepted is never abandoned.
     pub fn append(self, append: Append) {
-        self.0.send(append);
+        self.metrics.append_waits();
+        self.permit.send(append);
     }
 }
 
@@ -122,13 +128,18 @@ pub struct JournalClosed;
 
 impl Journal {
     /// A journal over `database`, and its writer, which ends after [`Journal::close`].
-    pub fn open(database: Database) -> (Self, impl Future<Output = ()> + Send + 'static) {
+    pub fn open(database: Database, metrics: Arc<Metrics>) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let (inbox, appends) = mpsc::channel(INBOX);
         let available = Arc::new(AtomicBool::new(true));
         let closing = CancellationToken::new();
-        let writer =
-            Writer { database: database.clone(), appends, available: Arc::clone(&available), closing: closing.clone() };
-        (Self { inbox, database, available, closing }, writer.run())
+        let writer = Writer {
+            database: database.clone(),
+            appends,
+            available: Arc::clone(&available),
+            closing: closing.clone(),
+            metrics: Arc::clone(&metrics),
+        };
+        (Self { inbox, database, available, closing, metrics }, writer.run())
     }
 
     /// Takes nothing more in. The writer commits what it has, then ends.
@@ -138,12 +149,18 @@ impl Journal {
 
     /// Takes a place in the writer's queue; waits while it is full. Cancel safe.
     pub async fn reserve(&self) -> Result<Place<'_>, JournalClosed> {
-        self.inbox.reserve().await.map(Place).map_err(|_| JournalClosed)
+        let permit = self.inbox.reserve().await.map_err(|_| JournalClosed)?;
+        Ok(Place { permit, metrics: &self.metrics })
     }
 
     /// Whether the last commit went well. While it is false, nothing new is to be accepted.
     pub fn is_available(&self) -> bool {
         self.available.load(Ordering::Relaxed)
+    }
+
+    /// Where what happens to the journal is counted.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
     }
 
     /// The events that follow `after`, in order: at most `most`, and at most about a quarter of a
@@ -213,6 +230,7 @@ struct Writer {
     appends: mpsc::Receiver<Append>,
     available: Arc<AtomicBool>,
     closing: CancellationToken,
+    metrics: Arc<Metrics>,
 }
 
 impl Writer {
@@ -238,7 +256,10 @@ impl Writer {
             {
                 waiting.push_back(append);
             }
-            self.settle(take_group(&mut waiting)).await;
+            let group = take_group(&mut waiting);
+            let appends = group.len();
+            self.settle(group).await;
+            self.metrics.appends_settled(appends);
             last_commit = Instant::now();
         }
     }
@@ -251,10 +272,11 @@ impl Writer {
             if group.is_empty() {
                 return;
             }
+            let began = Instant::now();
             let result = group::commit(&self.database, &group).await;
-            self.note_available(!matches!(result, Err(group::Refusal::Unavailable(_))));
+            self.note(&result, &group, began.elapsed());
             match result {
-                Ok(()) => group.drain(..).for_each(show),
+                Ok(()) => group.drain(..).for_each(|append| self.show(append)),
                 Err(group::Refusal::Unavailable(DatabaseError::TimedOut)) if group.len() > 1 => {
                     warn!("A group of {} appends took too long; each session's is tried alone", group.len());
                     for alone in split_by_session(group) {
@@ -268,7 +290,7 @@ impl Writer {
                 }
                 Err(group::Refusal::AlreadyCommitted { session }) => {
                     info!(%session, "A commit whose reply was lost had happened: session `{session}`");
-                    group = show_session(group, session);
+                    group = self.show_session(group, session);
                 }
                 Err(group::Refusal::Statement(error)) if group.len() > 1 => {
                     warn!(%error, "A group of {} appends was refused; each is tried alone", group.len());
@@ -293,10 +315,40 @@ impl Writer {
         }
     }
 
-    fn note_available(&self, available: bool) {
+    /// Counts how a commit went, and keeps in mind whether the database is there.
+    fn note(&self, result: &Result<(), group::Refusal>, group: &[Append], took: Duration) {
+        let available = !matches!(result, Err(group::Refusal::Unavailable(_)));
+        match result {
+            Ok(()) => {
+                let events = group.iter().map(|append| append.frames.len()).sum();
+                self.metrics.committed(took, group.len(), events);
+            }
+            Err(_) if available => self.metrics.commit_failed(CommitFailure::Refused),
+            Err(_) => self.metrics.commit_failed(CommitFailure::Unavailable),
+        }
         if self.available.swap(available, Ordering::Relaxed) != available && available {
             info!("The journal commits again");
         }
+    }
+
+    fn show(&self, append: Append) {
+        for effect in &append.effects {
+            match effect {
+                Effect::CreateTask(_) => self.metrics.task_accepted(),
+                Effect::EndTask(end) => self.metrics.task_ended(end.state),
+                _ => (),
+            }
+        }
+        append.tail.show(append.frames);
+        let _ = append.done.send(Ok(())); // Nobody may be waiting for it.
+    }
+
+    fn show_session(&self, group: Vec<Append>, session: SessionId) -> Vec<Append> {
+        let (settled, rest): (Vec<_>, Vec<_>) = group.into_iter().partition(|append| append.session == session);
+        for append in settled {
+            self.show(append);
+        }
+        rest
     }
 }
 
@@ -312,17 +364,6 @@ fn take_group(waiting: &mut VecDeque<Append>) -> Vec<Append> {
         appends += 1;
     }
     waiting.drain(..appends).collect()
-}
-
-fn show(append: Append) {
-    append.tail.show(append.frames);
-    let _ = append.done.send(Ok(())); // Nobody may be waiting for it.
-}
-
-fn show_session(group: Vec<Append>, session: SessionId) -> Vec<Append> {
-    let (settled, rest): (Vec<_>, Vec<_>) = group.into_iter().partition(|append| append.session == session);
-    settled.into_iter().for_each(show);
-    rest
 }
 
 fn fail_session(group: Vec<Append>, session: SessionId, error: AppendError) -> Vec<Append> {

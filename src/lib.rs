@@ -9,6 +9,8 @@ pub mod config;
 
 pub mod protocol;
 
+pub mod metrics;
+
 pub mod database;
 
 pub mod journal;

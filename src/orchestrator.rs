@@ -39,6 +39,7 @@ use crate::domain::{
 };
 use crate::hub::Hub;
 use crate::journal::{IdempotencyKey, NewSession};
+use crate::metrics::Metrics;
 use crate::protocol::reply::{PendingAsk, SessionState, TaskSummary};
 use crate::protocol::{Answer, Submit};
 use crate::runtime::FoundBox;
@@ -77,6 +78,8 @@ pub struct Parts {
     pub node: String,
     /// The time.
     pub clock: Arc<Clock>,
+    /// Where operators see what happens.
+    pub metrics: Arc<Metrics>,
     /// What each user has waiting and running.
     pub users: Users,
     /// Submits with the same key go one after the other.
@@ -143,6 +146,11 @@ impl Orchestrator {
     /// The agents.
     pub fn pool(&self) -> &Pool {
         &self.parts.pool
+    }
+
+    /// How many sessions are at work.
+    pub fn sessions_at_work(&self) -> usize {
+        self.workers.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
     /// The profiles that `who` may use, and which is theirs by default.

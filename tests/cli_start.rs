@@ -18,6 +18,7 @@ fn refused(settings: &[(&str, &str)]) -> String {
     let mut command = Command::new(env!("CARGO_BIN_EXE_streamgate"));
     command.env_clear().stdin(Stdio::null()).env("RUST_BACKTRACE", "1");
     command.env("STREAMGATE_DATA_DIR", data.path()).env("STREAMGATE_LISTEN", "127.0.0.1:0");
+    command.env("STREAMGATE_ADMIN__LISTEN", "127.0.0.1:0");
     // What this machine allows is another test's matter.
     command.env("STREAMGATE_LIMITS__CONNECTIONS", "100").envs(settings.iter().copied());
     let Output { status, stdout, stderr } = command.output().unwrap();
@@ -86,6 +87,14 @@ fn a_port_that_is_taken() {
     let address = taken.local_addr().unwrap().to_string();
     let line = refused(&[("STREAMGATE_LISTEN", &address)]);
     has(&line, &[&format!("can't listen on {address}"), "in use", "free the port", "another `listen`"]);
+}
+
+#[test]
+fn a_port_of_the_operators_that_is_taken() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let line = refused(&[("STREAMGATE_ADMIN__LISTEN", &address)]);
+    has(&line, &[&format!("can't listen on {address}"), "in use", "free the port", "another `admin.listen`"]);
 }
 
 #[tokio::test]

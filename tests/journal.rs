@@ -41,7 +41,7 @@ struct Desk {
 impl Desk {
     async fn open(test_database: TestDatabase) -> Self {
         let database = Database::connect(&test_database.url, 4).await.unwrap();
-        let (journal, writer) = Journal::open(database.clone());
+        let (journal, writer) = Journal::open(database.clone(), Arc::default());
         Self {
             store: Store::new(database.clone()),
             database,
@@ -394,7 +394,7 @@ async fn nothing_of_a_session_follows_what_was_refused() {
 async fn many_sessions_write_at_once_and_each_in_order() {
     on_both(|mut desk| async move {
         // A second gateway on the same database.
-        let (other, other_writer) = Journal::open(desk.database.clone());
+        let (other, other_writer) = Journal::open(desk.database.clone(), Arc::default());
         desk.begin();
         desk.writers.spawn(other_writer);
         let mut sessions = JoinSet::new();

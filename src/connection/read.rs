@@ -33,6 +33,8 @@ const BINARY_FLOOD: u32 = 60;
 pub enum Outgoing {
     /// A frame, as it is.
     Frame(FrameText),
+    /// An error.
+    Error(Box<ErrorFrame>),
     /// A session to be followed. A replay takes the place of an earlier attachment to it; what follows
     /// from a prompt leaves that in place.
     Follow(Box<Attachment>),
@@ -44,7 +46,10 @@ pub enum Outgoing {
 
 impl From<ServerFrame> for Outgoing {
     fn from(frame: ServerFrame) -> Self {
-        Self::Frame(frame.encode())
+        match frame {
+            ServerFrame::Error(error) => Self::Error(Box::new(error)),
+            frame => Self::Frame(frame.encode()),
+        }
     }
 }
 
@@ -179,7 +184,7 @@ impl Reader {
                 Outgoing::Unfollow(session) => {
                     self.followed.remove(*session);
                 }
-                Outgoing::Frame(_) | Outgoing::Pong(_) => (),
+                Outgoing::Frame(_) | Outgoing::Error(_) | Outgoing::Pong(_) => (),
             }
             if let Some(end) = self.send(outgoing).await {
                 return Some(end);

@@ -119,6 +119,10 @@ impl Writer {
     async fn take(&mut self, sink: &mut Sink, outgoing: Outgoing) -> Result<usize, Broken> {
         match outgoing {
             Outgoing::Frame(frame) => self.feed_frame(sink, frame).await,
+            Outgoing::Error(error) => {
+                self.shared.metrics.error_frame(error.code);
+                self.feed_frame(sink, ServerFrame::Error(*error).encode()).await
+            }
             Outgoing::Follow(attachment)
                 if !attachment.moves_cursor() && self.following.contains_key(&attachment.session()) =>
             {

@@ -40,7 +40,7 @@ pub(super) async fn upgrade(
     }
     match admit(&gateway, &peer, &headers, &uri).await {
         Ok(client) => upgrade.on_upgrade(move |socket| connection::serve(gateway, socket, client)),
-        Err((error, code)) => upgrade.on_upgrade(move |socket| connection::refuse(socket, *error, code)),
+        Err((error, code)) => upgrade.on_upgrade(move |socket| connection::refuse(gateway, socket, *error, code)),
     }
 }
 

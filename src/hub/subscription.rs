@@ -7,6 +7,7 @@ use tokio::sync::watch;
 use crate::database::DatabaseError;
 use crate::domain::{Seq, SessionId};
 use crate::journal::{Journal, Tail, TailRead};
+use crate::metrics::Counted;
 use crate::protocol::StoredEvent;
 
 /// Events per read of the journal.
@@ -19,12 +20,14 @@ pub struct Subscription {
     journal: Journal,
     tail: Arc<Tail>,
     moved: watch::Receiver<Seq>,
+    /// While the tail no longer holds what comes next.
+    behind: Option<Counted>,
 }
 
 impl Subscription {
     pub(super) fn new(session: SessionId, cursor: Seq, journal: Journal, tail: Arc<Tail>) -> Self {
         let moved = tail.watch();
-        Self { session, cursor, journal, tail, moved }
+        Self { session, cursor, journal, tail, moved, behind: None }
     }
 
     /// The last event that was returned.
@@ -38,7 +41,13 @@ impl Subscription {
     pub async fn next(&mut self) -> Result<Vec<StoredEvent>, DatabaseError> {
         loop {
             self.moved.borrow_and_update();
-            let events = match self.tail.after(self.cursor) {
+            let read = self.tail.after(self.cursor);
+            match read {
+                TailRead::Behind if self.behind.is_none() => self.behind = Some(self.journal.metrics().viewer_behind()),
+                TailRead::Behind => (),
+                TailRead::Events(_) | TailRead::UpToDate => self.behind = None,
+            }
+            let events = match read {
                 TailRead::Events(events) => events,
                 TailRead::Behind => self.journal.read_after(self.session, self.cursor, PAGE_EVENTS).await?,
                 TailRead::UpToDate => Vec::new(),

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use super::users::WaitingSlot;
 use crate::domain::{Mode, Priority, TaskId};
+use crate::metrics::CountedTask;
 use crate::protocol::client::TaskOptions;
 
 /// A task that waits, with its place among its user's waiting tasks.
@@ -15,6 +16,8 @@ pub(super) struct Waiting {
     pub(super) options: TaskOptions,
     /// Given back when the task starts or is cancelled.
     pub(super) _slot: WaitingSlot,
+    /// Tells operators that it waits.
+    pub(super) counted: CountedTask,
 }
 
 /// First in, first out, by priority.

@@ -15,6 +15,7 @@ use crate::config::{LimitsConfig, ProfileConfig};
 use crate::domain::{AskId, Mode, SessionId, TaskId, TaskState, Usage, cut_at_character};
 use crate::hub::Receipt;
 use crate::journal::{Effect, TaskEnd};
+use crate::metrics::CountedTask;
 use crate::protocol::client::TaskOptions;
 use crate::protocol::{Answer, Event, StoredEvent};
 use crate::store::TaskRecord;
@@ -167,6 +168,14 @@ pub(super) enum AfterStop {
     },
 }
 
+/// What a task at work has of others; given back on drop.
+pub(super) struct Share {
+    /// Its place among its user's tasks at work.
+    pub(super) _slot: RunningSlot,
+    /// Tells operators that it is at work.
+    pub(super) counted: CountedTask,
+}
+
 /// A task at work.
 pub(super) struct Run {
     pub(super) task: TaskId,
@@ -187,7 +196,7 @@ pub(super) struct Run {
     cost_known: bool,
     /// The tool calls of the questions that have been answered.
     answered_tools: Vec<(AskId, String)>,
-    _slot: RunningSlot,
+    share: Share,
 }
 
 /// What is known of a run besides what its events tell. Committed with them, so that another gateway, or this
@@ -233,7 +242,8 @@ const ANSWERED: usize = 64;
 
 impl Run {
     /// A task whose prompt the agent gets now.
-    pub(super) fn new(task: TaskId, mode: Mode, allowance: Allowance, event_bytes: usize, slot: RunningSlot) -> Self {
+    pub(super) fn new(task: TaskId, mode: Mode, allowance: Allowance, event_bytes: usize, mut share: Share) -> Self {
+        share.counted.becomes(TaskState::Running);
         let now = Instant::now();
         Self {
             task,
@@ -251,7 +261,7 @@ impl Run {
             num_turns: 0,
             cost_known: true,
             answered_tools: Vec::new(),
-            _slot: slot,
+            share,
         }
     }
 
@@ -259,13 +269,13 @@ impl Run {
     pub(super) fn restore(
         task: &TaskRecord,
         allowance: Allowance,
-        slot: RunningSlot,
+        share: Share,
         state: &RunState,
         events: &[StoredEvent],
         open: Vec<OpenAsk>,
         event_bytes: usize,
     ) -> Self {
-        let mut run = Self::new(task.id, task.mode, allowance, event_bytes, slot);
+        let mut run = Self::new(task.id, task.mode, allowance, event_bytes, share);
         let asking = !open.is_empty();
         run.shape.restore(task.id, events, &state.tools, open);
         run.worked = Duration::from_millis(state.worked_ms);
@@ -278,6 +288,7 @@ impl Run {
         run.answered_tools.clone_from(&state.asks);
         run.answered_tools.retain(|(ask, _)| !run.shape.open_asks().iter().any(|open| open.ask_id == *ask));
         if asking {
+            run.share.counted.becomes(TaskState::AwaitingAnswer);
             run.phase = Phase::Asking { since: now };
         }
         run
@@ -372,10 +383,12 @@ impl Run {
             (Phase::Working { since }, false) => {
                 self.worked += since.elapsed();
                 self.phase = Phase::Asking { since: Instant::now() };
+                self.share.counted.becomes(TaskState::AwaitingAnswer);
                 None // `Effect::Ask` says so already.
             }
             (Phase::Asking { .. }, true) => {
                 self.phase = Phase::Working { since: Instant::now() };
+                self.share.counted.becomes(TaskState::Running);
                 Some(Effect::TaskRunning(self.task))
             }
             _ => None,

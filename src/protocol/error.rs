@@ -210,6 +210,25 @@ pub enum CloseCode {
 }
 
 impl CloseCode {
+    /// Every code there is.
+    pub const ALL: [Self; 15] = [
+        Self::Normal,
+        Self::Protocol,
+        Self::Unsupported,
+        Self::BadUtf8,
+        Self::TooBig,
+        Self::Internal,
+        Self::Restart,
+        Self::TryLater,
+        Self::Unauthorized,
+        Self::OriginRefused,
+        Self::Flooding,
+        Self::SlowConsumer,
+        Self::NoPong,
+        Self::TooManyConnections,
+        Self::MaxAge,
+    ];
+
     /// The number on the wire.
     pub const fn code(self) -> u16 {
         match self {

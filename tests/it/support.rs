@@ -52,6 +52,7 @@ impl TestGateway {
             drain_seconds: 5,
             ..Config::default()
         };
+        config.admin.listen = config.listen;
         config.database.url = database.url.clone();
         let demo = ProfileConfig {
             command: vec![binary().display().to_string(), "demo-agent".to_owned()],

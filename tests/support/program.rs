@@ -30,7 +30,8 @@ fn command(environment: &[(String, String)]) -> Command {
 impl Program {
     /// Starts it on a free port and returns when it listens.
     pub(crate) async fn start(settings: &[(&str, &str)]) -> Self {
-        let settings = [&[("STREAMGATE_LISTEN", "127.0.0.1:0")], settings].concat();
+        let free = [("STREAMGATE_LISTEN", "127.0.0.1:0"), ("STREAMGATE_ADMIN__LISTEN", "127.0.0.1:0")];
+        let settings = [&free, settings].concat();
         let environment: Vec<_> =
             settings.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
         let mut child = command(&environment).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();

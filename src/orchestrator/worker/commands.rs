@@ -90,6 +90,7 @@ impl Worker {
             priority: submit.priority,
             options: submit.options,
             _slot: slot,
+            counted: self.parts.metrics.task(TaskState::Queued),
         };
         self.queue.insert(position, waiting);
         let created_at = receipt.at();

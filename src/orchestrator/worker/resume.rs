@@ -6,7 +6,7 @@ use tracing::info;
 
 use super::super::invariants::OpenAsk;
 use super::super::queue::Waiting;
-use super::super::run::{Allowance, Run, RunState, turn};
+use super::super::run::{Allowance, Run, RunState, Share, turn};
 use super::super::seat::{Occupant, Seat};
 use super::turns::continue_id;
 use super::{Lost, Parts, Refusal, Worker};
@@ -43,6 +43,7 @@ impl Worker {
                 return Err(Refusal::Interrupted);
             }
         };
+        self.parts.metrics.agent_adopted();
         (self.heard, self.published) = (record.spool_record, record.spool_record);
         self.seat = Seat::Up(Box::new(Occupant::new(lease, agent::adapter(self.profile.adapter))));
         info!(session.id = %record.id, container.id = %container_id, "The agent of session `{}` is taken over", record.id);
@@ -69,6 +70,7 @@ impl Worker {
             priority: task.priority,
             options: task.options,
             _slot: self.parts.users.wait_again(&task.user),
+            counted: self.parts.metrics.task(task.state),
         }
     }
 
@@ -83,8 +85,9 @@ impl Worker {
         let questions = self.parts.store.questions(task.id).await?;
         let open = open_asks(&questions, &state);
         let allowance = Allowance::new(&task.options, &self.profile, &self.parts.limits);
-        let slot = self.parts.users.run_again(&task.user);
-        let run = Run::restore(task, allowance, slot, &state, &events, open, self.parts.limits.event_bytes);
+        let share =
+            Share { _slot: self.parts.users.run_again(&task.user), counted: self.parts.metrics.task(task.state) };
+        let run = Run::restore(task, allowance, share, &state, &events, open, self.parts.limits.event_bytes);
         self.run = Some(run);
         self.tell_again(task, &state, questions);
         info!(session.id = %record.id, task.id = %task.id, "Task `{}` goes on", task.id);

@@ -6,12 +6,12 @@ use tokio::sync::oneshot;
 use tracing::{debug, error, info, warn};
 
 use super::super::invariants::Note;
-use super::super::run::{AfterStop, Allowance, Due, End, Run, Step, turn};
+use super::super::run::{AfterStop, Allowance, Due, End, Run, Share, Step, turn};
 use super::super::seat::{Occupant, Seat, SeatEvent};
 use super::super::users::RunningSlot;
 use super::{Ending, Lost, Worker};
 use crate::agent::{self, AgentCommand, AgentEvent};
-use crate::domain::{Mode, TaskId};
+use crate::domain::{Mode, TaskId, TaskState};
 use crate::hub::Receipt;
 use crate::journal::Effect;
 use crate::protocol::Event;
@@ -48,7 +48,8 @@ impl Worker {
     /// The user may run one more task: the next one's turn has come.
     pub(super) async fn take_turn(&mut self, slot: RunningSlot) -> Result<(), Lost> {
         self.slot = None;
-        let Some(next) = self.queue.pop() else { return Ok(()) };
+        let Some(mut next) = self.queue.pop() else { return Ok(()) };
+        next.counted.becomes(TaskState::Starting);
         self.publish(None, &[], vec![Effect::TaskStarting(next.id)]).await?;
         self.starting = Some((next, slot));
         Ok(())
@@ -71,7 +72,8 @@ impl Worker {
         let mut events = vec![started];
         events.extend(turn.system_prompt.clone().map(|prompt| Event::SystemPrompt { prompt }));
         let allowance = Allowance::new(&task.options, &self.profile, &self.parts.limits);
-        self.run = Some(Run::new(task.id, task.mode, allowance, self.parts.limits.event_bytes, slot));
+        let share = Share { _slot: slot, counted: task.counted };
+        self.run = Some(Run::new(task.id, task.mode, allowance, self.parts.limits.event_bytes, share));
         let receipt = self.publish(Some(task.id), &events, vec![Effect::TaskRunning(task.id)]).await?;
         let told = self.tell(task.id.to_string(), &AgentCommand::Turn(Box::new(turn)), Some(receipt));
         info!(session.id = %self.session.id(), task.id = %task.id, "Task `{}` runs", task.id);

@@ -323,6 +323,8 @@ impl Writer {
                 let events = group.iter().map(|append| append.frames.len()).sum();
                 self.metrics.committed(took, group.len(), events);
             }
+            // An earlier commit of the same, whose reply was lost: neither here nor there.
+            Err(group::Refusal::AlreadyCommitted { .. }) => (),
             Err(_) if available => self.metrics.commit_failed(CommitFailure::Refused),
             Err(_) => self.metrics.commit_failed(CommitFailure::Unavailable),
         }

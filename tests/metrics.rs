@@ -16,6 +16,8 @@ use tokio::time::Instant;
 
 #[path = "support/database.rs"]
 mod database;
+#[path = "it/outage.rs"]
+mod outage;
 #[path = "support/shims.rs"]
 #[allow(dead_code, reason = "each test binary uses what it needs")]
 mod shims;
@@ -23,6 +25,7 @@ mod shims;
 #[allow(dead_code, reason = "each test binary uses what it needs")]
 mod support;
 
+use outage::Outage;
 use support::{Client, PATIENCE, TestGateway};
 
 /// What `/metrics` says at a moment: the value of each series.
@@ -151,6 +154,7 @@ async fn a_task_moves_the_numbers_that_tell_of_it() {
     client.until_task_end().await;
     // Its end is shown as soon as it is committed; what it held is given back a moment later.
     gateway.becomes("containers{state=\"idle\"}", 1.0).await;
+    gateway.becomes("tasks{state=\"running\"}", 0.0).await;
     gateway.becomes("journal_appends_waiting", 0.0).await;
 
     let after = gateway.scrape().await;
@@ -230,6 +234,34 @@ async fn a_viewer_is_behind_until_it_has_read_what_is_no_longer_in_memory() {
 }
 
 #[tokio::test]
+async fn a_journal_that_can_not_commit_is_seen_and_what_waits_for_it() {
+    let gateway = start().await;
+    let mut client = gateway.client("alice").await;
+    let session = id_of(&client.start_session().await, "session_id");
+    gateway.becomes("journal_appends_waiting", 0.0).await;
+
+    let outage = Outage::begin(&gateway.database).await;
+    client.send(json!({"type": "session.turn", "session_id": session, "prompt": "hello"})).await;
+    gateway.becomes("journal_available", 0.0).await;
+    let away = gateway.scrape().await;
+    assert!(away.value("journal_appends_waiting") >= 1.0);
+    assert!(away.value("journal_commit_failures_total{reason=\"unavailable\"}") >= 1.0);
+    assert_values(&away, &[("tasks_accepted_total", 0.0), ("tasks_ended_total{state=\"completed\"}", 0.0)]);
+
+    outage.end().await;
+    client.until_task_end().await;
+    gateway.becomes("journal_appends_waiting", 0.0).await;
+    let back = [
+        ("journal_available", 1.0),
+        ("tasks_accepted_total", 1.0),
+        ("tasks_ended_total{state=\"completed\"}", 1.0),
+        ("journal_commit_failures_total{reason=\"refused\"}", 0.0),
+    ];
+    assert_values(&gateway.scrape().await, &back);
+    gateway.stop().await;
+}
+
+#[tokio::test]
 async fn an_agent_that_works_on_through_a_restart_is_counted_as_adopted() {
     let mut gateway = start().await;
     let mut client = gateway.client("alice").await;
@@ -271,7 +303,9 @@ async fn two_gateways_in_one_process_count_apart() {
 
 #[tokio::test]
 async fn metrics_are_on_the_operators_listener_alone_and_health_is_on_both() {
-    let gateway = start().await;
+    // Without a warm container, so that nothing changes between two answers.
+    let cold = |config: &mut Config| config.profiles.get_mut("demo").unwrap().warm = 0;
+    let gateway = TestGateway::start_with(database::sqlite(), cold).await;
     let operators = gateway.app().operators_address();
     let ask = async |url: String| {
         let response = reqwest::get(url).await.unwrap();

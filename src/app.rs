@@ -101,11 +101,7 @@ impl App {
             .iter()
             .map(|(slug, profile)| (ProfileId::from_slug(slug), Arc::new(profile.clone())))
             .collect();
-        let runtime_dir = match &config.runtime.dir {
-            dir if dir.as_os_str().is_empty() => data_dir.clone(),
-            dir => make_data_dir(dir)?,
-        };
-        let runtime = runtime(&config, &runtime_dir, &instance, node.id()).await?;
+        let runtime = runtime(&config, &data_dir, &instance, node.id()).await?;
         let found = runtime.boxes().await.context("the containers left from before can't be looked through")?;
         let start_timeout = Duration::from_secs(config.runtime.start_timeout_seconds);
         let pool_limits = PoolLimits {
@@ -293,13 +289,17 @@ async fn listen(address: SocketAddr, key: &str) -> anyhow::Result<(TcpListener, 
     Ok((listener, address))
 }
 
-async fn runtime(config: &Config, dir: &Path, instance: &str, node: &str) -> anyhow::Result<Arc<dyn Runtime>> {
+async fn runtime(config: &Config, data_dir: &Path, instance: &str, node: &str) -> anyhow::Result<Arc<dyn Runtime>> {
+    let dir = match &config.runtime.dir {
+        dir if dir.as_os_str().is_empty() => data_dir.to_owned(),
+        dir => make_data_dir(dir)?,
+    };
     let line_bytes = config.limits.agent_line_bytes;
     match config.runtime.kind {
-        RuntimeKind::Process => Ok(Arc::new(ProcessRuntime::new(dir, None, node, line_bytes)?)),
+        RuntimeKind::Process => Ok(Arc::new(ProcessRuntime::new(&dir, None, node, line_bytes)?)),
         RuntimeKind::Docker => {
             let docker = &config.runtime.docker;
-            let runtime = DockerRuntime::connect(docker, dir, instance, node, line_bytes).await?;
+            let runtime = DockerRuntime::connect(docker, &dir, instance, node, line_bytes).await?;
             for (slug, profile) in &config.profiles {
                 runtime.find_image(&profile.image).await.with_context(|| format!("profile `{slug}`"))?;
             }

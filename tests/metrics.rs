@@ -19,7 +19,6 @@ mod database;
 #[path = "it/outage.rs"]
 mod outage;
 #[path = "support/shims.rs"]
-#[allow(dead_code, reason = "each test binary uses what it needs")]
 mod shims;
 #[path = "it/support.rs"]
 #[allow(dead_code, reason = "each test binary uses what it needs")]

@@ -20,7 +20,15 @@ pub fn make_data_dir(path: &Path) -> anyhow::Result<PathBuf> {
 #[derive(Debug)]
 pub struct Node {
     id: String,
-    _lock: File,
+    lock: File,
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        // Not by closing the file alone: a program that is being started just now has inherited it, and would
+        // hold the lock until it runs. A lock that can't be given back ends with the last of them.
+        let _ = self.lock.unlock();
+    }
 }
 
 impl Node {
@@ -50,7 +58,7 @@ impl Node {
             file.write_all(id.as_bytes())?;
             file.sync_all()?;
         }
-        Ok(Self { id: id.trim().to_owned(), _lock: file })
+        Ok(Self { id: id.trim().to_owned(), lock: file })
     }
 
     /// The id, the same after every restart on this data directory.

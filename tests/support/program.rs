@@ -3,9 +3,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that can't go on fails")]
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
@@ -20,9 +22,14 @@ pub(crate) struct Program {
     child: Child,
 }
 
+/// The program under test: what `STREAMGATE_TEST_BINARY` names, else the one that was built with the tests.
+pub(crate) fn binary() -> PathBuf {
+    std::env::var_os("STREAMGATE_TEST_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_streamgate").into()).into()
+}
+
 /// The program with these settings and nothing else of this process's environment.
 fn command(environment: &[(String, String)]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_streamgate"));
+    let mut command = Command::new(binary());
     command.env_clear().envs(environment.iter().cloned()).stdin(Stdio::null()).kill_on_drop(true);
     command
 }
@@ -57,6 +64,16 @@ impl Program {
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     }
 
+    /// Its process.
+    pub(crate) fn pid(&self) -> Pid {
+        Pid::from_raw(i32::try_from(self.child.id().unwrap()).unwrap()).unwrap()
+    }
+
+    /// Any signal but those that end it.
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(self.pid(), signal).unwrap();
+    }
+
     /// SIGKILL.
     pub(crate) async fn kill(mut self) {
         self.child.kill().await.unwrap();
@@ -64,8 +81,7 @@ impl Program {
 
     /// SIGTERM, and a good end.
     pub(crate) async fn stop(mut self) {
-        let pid = rustix::process::Pid::from_raw(i32::try_from(self.child.id().unwrap()).unwrap()).unwrap();
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        self.signal(Signal::TERM);
         let status = tokio::time::timeout(PATIENCE, self.child.wait()).await.expect("an end in time").unwrap();
         assert!(status.success(), "{status}");
     }

@@ -1,0 +1,122 @@
+//! The gateway dies, stands still, is replaced.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use crate::proxy::Moment;
+use crate::shims::DataDir;
+use crate::world::World;
+
+#[tokio::test]
+async fn a_gateway_that_is_killed_at_fifty_instants_loses_nothing_and_doubles_nothing() {
+    let mut world = World::new().await;
+    let node = DataDir::new();
+    let mut gateway = world.start(&node).await;
+    let mut stories = Vec::new();
+    for _ in 0..4 {
+        stories.push(world.tell(1_500, 20).await);
+    }
+    let mut recoveries = Vec::new();
+    let (mut events, mut connections) = (0, 0);
+    let journal = world.journal().await;
+    for _ in 0..50 {
+        sleep(world.moment(50..900)).await;
+        gateway.kill().await;
+        let began = Instant::now();
+        gateway = world.start(&node).await;
+        for story in &mut stories {
+            story.until_seen(story.seen() + 1).await;
+        }
+        recoveries.push(began.elapsed());
+        // What was told to its end makes room for another.
+        for number in 0..stories.len() {
+            if stories[number].is_over() {
+                let story = std::mem::replace(&mut stories[number], world.tell(1_500, 20).await);
+                let outcome = story.check_whole(&journal).await;
+                events += outcome.events;
+                connections += outcome.connections;
+            }
+        }
+    }
+    for story in stories {
+        let outcome = story.check_whole(&journal).await;
+        events += outcome.events;
+        connections += outcome.connections;
+    }
+    recoveries.sort_unstable();
+    println!("50 kills: {events} events over {connections} connections, none lost, none doubled");
+    println!("all sessions live again after a start: {:?} (median), {:?} at most", recoveries[25], recoveries[49]);
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn a_gateway_that_is_killed_around_its_commit_loses_nothing_and_doubles_nothing() {
+    let mut world = World::new().await;
+    let node = DataDir::new();
+    let mut gateway = world.start(&node).await;
+    let mut story = world.tell(1_500, 10).await;
+    story.until_seen(20).await;
+    for round in 0..12 {
+        // Before: what the agent said is in no journal. After: it is, and nobody has been told; what the gateway
+        // may have written to its clients is swallowed too.
+        let moment = if round % 2 == 0 { Moment::Before } else { Moment::After };
+        let held = world.to_postgres.hold_commit(moment).await;
+        if round % 4 == 3 {
+            // The gateway hears of its commit, and dies before a client hears of the event.
+            world.front.swallow(true);
+            held.release();
+            gateway.kill().await;
+            world.front.reset_all();
+            world.front.swallow(false);
+        } else {
+            gateway.kill().await;
+            drop(held);
+        }
+        gateway = world.start(&node).await;
+        story.until_seen(story.seen() + 5).await;
+    }
+    let outcome = story.check_whole(&world.journal().await).await;
+    println!("12 kills around a commit: {} events, none lost, none doubled", outcome.events);
+    gateway.stop().await;
+}
+
+/// 60 s, four times the lease.
+#[tokio::test]
+async fn a_gateway_that_stood_still_while_another_took_over_commits_nothing_more() {
+    let mut world = World::new().await;
+    let (one, two) = (DataDir::new(), DataDir::new());
+    let first = world.start(&one).await;
+    let second = world.start_aside(&two).await;
+    let mut story = world.tell(4_500, 20).await;
+    story.until_seen(50).await;
+    let journal = world.journal().await;
+    let epoch = async || -> i64 {
+        let epoch = sqlx::query_scalar("SELECT epoch FROM sessions WHERE id = $1").bind(&story.session);
+        epoch.fetch_one(&journal).await.unwrap()
+    };
+    let before = epoch().await;
+
+    first.signal(rustix::process::Signal::STOP);
+    let stopped_at = Instant::now();
+    world.front.lead_to(Some(second.address));
+    world.front.reset_all();
+    let mut following = story.progress.clone();
+    let seen = *following.borrow();
+    tokio::time::timeout(crate::world::PATIENCE, following.wait_for(|now| *now > seen + 5)).await.unwrap().unwrap();
+    println!("another gateway went on after {:?}", stopped_at.elapsed());
+    let taken_over = epoch().await;
+    assert!(taken_over > before, "{taken_over} follows {before}");
+
+    tokio::time::sleep_until(stopped_at + Duration::from_mins(1)).await;
+    first.signal(rustix::process::Signal::CONT);
+    // It finds out, and serves the session's readers on: from the journal, like anybody.
+    let mut aside = world.door();
+    aside.address = first.address;
+    let resume = serde_json::json!({"type": "session.resume", "session_id": story.session, "tail": 1});
+    assert_eq!(aside.ask(resume).await["type"], "session.replay_start");
+    assert_eq!(epoch().await, taken_over, "it does not take the session back");
+    story.check_whole(&journal).await;
+    first.stop().await;
+    second.stop().await;
+}

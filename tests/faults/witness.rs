@@ -1,0 +1,179 @@
+//! A client that writes down every event exactly as it came, over all its connections.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use futures_util::{SinkExt as _, StreamExt as _};
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+use serde_json::{Value, json};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+
+/// How a client behaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Manner {
+    /// Stays until it is cut off.
+    Steady,
+    /// Leaves without a word after a moment, and comes back.
+    Flapping,
+    /// Reads a little at a time, so that it is served from the journal.
+    Slow,
+}
+
+/// Where a session is to be had.
+#[derive(Clone)]
+pub(crate) struct Door {
+    pub(crate) address: SocketAddr,
+    pub(crate) token: String,
+}
+
+impl Door {
+    /// A socket, if there is one to be had now.
+    pub(crate) async fn connect(&self, receive_buffer: Option<u32>) -> Option<WebSocketStream<TcpStream>> {
+        let socket = TcpSocket::new_v4().unwrap();
+        if let Some(bytes) = receive_buffer {
+            socket.set_recv_buffer_size(bytes).unwrap();
+        }
+        let mut request = format!("ws://{}/v1/stream", self.address).into_client_request().unwrap();
+        let headers = request.headers_mut();
+        headers.insert("authorization", format!("Bearer {}", self.token).parse().unwrap());
+        headers.insert("sec-websocket-protocol", "streamgate.v1".parse().unwrap());
+        let connect = async {
+            let stream = socket.connect(self.address).await.ok()?;
+            tokio_tungstenite::client_async(request, stream).await.ok()
+        };
+        // What is swallowed on the way is not answered.
+        tokio::time::timeout(Duration::from_secs(2), connect).await.ok()?.map(|(socket, _)| socket)
+    }
+
+    /// Asks until there is an answer, over as many connections as that takes. The request must bear repeating.
+    pub(crate) async fn ask(&self, mut request: Value) -> Value {
+        request["request_id"] = json!("asked");
+        let answered = async {
+            loop {
+                if let Some(reply) = self.ask_once(&request).await
+                    && reply.get("retry_after_ms").is_none()
+                {
+                    return reply;
+                }
+                sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::time::timeout(crate::world::PATIENCE, answered).await.expect("an answer in time")
+    }
+
+    /// The reply to a request, if it comes.
+    pub(crate) async fn ask_once(&self, request: &Value) -> Option<Value> {
+        let mut socket = self.connect(None).await?;
+        socket.send(Message::text(request.to_string())).await.ok()?;
+        let reply = async {
+            loop {
+                let Message::Text(text) = socket.next().await?.ok()? else { continue };
+                let frame: Value = serde_json::from_str(&text).unwrap();
+                if frame["request_id"] == request["request_id"] {
+                    return Some(frame);
+                }
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), reply).await.ok()?
+    }
+}
+
+/// What a client saw of a session.
+pub(crate) struct Seen {
+    pub(crate) manner: Manner,
+    /// Each event's `seq` and its frame.
+    pub(crate) events: Vec<(i64, String)>,
+    /// How often it had to come back, or chose to.
+    pub(crate) connections: u32,
+}
+
+/// Follows a session from its beginning until `task` has ended.
+pub(crate) struct Witness {
+    door: Door,
+    session: String,
+    task: String,
+    manner: Manner,
+    chance: StdRng,
+    events: Vec<(i64, String)>,
+    progress: watch::Sender<usize>,
+}
+
+impl Witness {
+    pub(crate) fn new(
+        door: Door,
+        session: &str,
+        task: &str,
+        manner: Manner,
+        seed: u64,
+        progress: watch::Sender<usize>,
+    ) -> Self {
+        let (session, task) = (session.to_owned(), task.to_owned());
+        Self { door, session, task, manner, chance: StdRng::seed_from_u64(seed), events: Vec::new(), progress }
+    }
+
+    pub(crate) async fn run(mut self) -> Seen {
+        let mut connections = 0;
+        loop {
+            let receive_buffer = (self.manner == Manner::Slow).then_some(4 << 10);
+            if let Some(socket) = self.door.connect(receive_buffer).await {
+                connections += 1;
+                if self.follow(socket).await {
+                    return Seen { manner: self.manner, events: self.events, connections };
+                }
+            }
+            sleep(Duration::from_millis(self.chance.random_range(20..100))).await;
+        }
+    }
+
+    /// Follows on one connection, from the last event seen. Whether the task has ended.
+    async fn follow(&mut self, mut socket: WebSocketStream<TcpStream>) -> bool {
+        let after = self.events.last().map_or(0, |(seq, _)| *seq);
+        let resume = json!({"type": "session.resume", "session_id": self.session, "after_seq": after});
+        if socket.send(Message::text(resume.to_string())).await.is_err() {
+            return false;
+        }
+        let leave_at = Instant::now()
+            + match self.manner {
+                Manner::Flapping => Duration::from_millis(self.chance.random_range(30..600)),
+                // Who hears nothing at all for so long looks whether somebody else answers.
+                Manner::Steady | Manner::Slow => Duration::from_secs(3_600),
+            };
+        loop {
+            let silence = sleep(Duration::from_secs(10));
+            let message = tokio::select! {
+                message = socket.next() => message,
+                () = sleep_until(leave_at) => None,
+                () = silence => None,
+            };
+            let Some(Ok(message)) = message else { return false };
+            let Message::Text(text) = message else { continue };
+            let frame: Value = serde_json::from_str(&text).unwrap();
+            let Some(seq) = frame["seq"].as_i64() else {
+                if frame["type"] == "error" {
+                    // Only what says when to come back may stand between a client and its session.
+                    assert!(frame["retry_after_ms"].is_u64(), "{frame}");
+                    return false;
+                }
+                continue;
+            };
+            let last = self.events.last().map_or(0, |(seq, _)| *seq);
+            assert!(seq > last, "{:?}: {seq} after {last}", self.manner);
+            self.events.push((seq, text.as_str().to_owned()));
+            self.progress.send_replace(self.events.len());
+            if frame["task_id"] == self.task.as_str()
+                && (frame["type"] == "task:done" || frame["type"] == "task:failed")
+            {
+                return true;
+            }
+            if self.manner == Manner::Slow && self.events.len().is_multiple_of(40) {
+                sleep(Duration::from_millis(300)).await;
+            }
+        }
+    }
+}

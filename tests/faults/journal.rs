@@ -1,63 +1,172 @@
-//! The database dies, freezes, goes dumb, loses a reply, fills up.
+//! The database dies, freezes, goes dumb, loses a reply, takes nothing in, has no room.
 
 use std::time::Duration;
 
-use serde_json::json;
-use tokio::time::{Instant, sleep};
+use serde_json::{Value, json};
+use sqlx::{AssertSqlSafe, Executor as _};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::postgres::Postgres;
+use crate::program::Program;
 use crate::proxy::Moment;
 use crate::shims::DataDir;
 use crate::story::Story;
-use crate::world::World;
+use crate::witness::Line;
+use crate::world::{PATIENCE, World};
 
-/// A new submission is refused, says when to come back, and costs nobody the connection.
-async fn new_work_is_refused(world: &World) {
-    let submit = json!({"type": "task.submit", "prompt": "/say no", "request_id": "refused"});
-    let reply = world.door().ask_once(&submit).await;
-    let reply = reply.expect("a reply on a connection that is open");
-    assert_eq!(reply["code"], "STORAGE_UNAVAILABLE", "{reply}");
-    assert!(reply["retry_after_ms"].is_u64(), "{reply}");
+/// A gateway at work when its database is about to fail it, and a client that has been connected for long.
+struct Stage {
+    world: World,
+    gateway: Program,
+    story: Story,
+    line: Line,
+    _node: DataDir,
 }
 
-/// After an outage: clients are at the head again within 5 s, and all that the agent said is there.
-async fn catches_up(world: &World, mut story: Story, since: Instant) {
-    let journal = world.journal().await;
-    let seen = story.seen();
-    story.until_seen(seen + 1).await;
-    println!("seen again {:?} after the outage", since.elapsed());
-    let outcome = story.check_whole(&journal).await;
-    println!("{} events over {} connections, none lost, none doubled", outcome.events, outcome.connections);
+impl Stage {
+    async fn set(mut world: World, words: usize, every: u64) -> Self {
+        let node = DataDir::new();
+        let gateway = world.start(&node).await;
+        let mut story = world.tell(words, every).await;
+        let line = world.door().line().await;
+        story.until_seen(100).await;
+        Self { world, gateway, story, line, _node: node }
+    }
+
+    /// Soon after the outage has begun, new work is refused, with a hint when to come back, on a connection that
+    /// stays open.
+    async fn refuses_new_work(&mut self) {
+        let refused = async {
+            // What is asked before the journal knows waits for it, and runs in the end.
+            for number in 0.. {
+                let submit = json!({"type": "task.submit", "prompt": "/say late", "request_id": number.to_string()});
+                self.line.send(&submit).await;
+                let soon = tokio::time::timeout(Duration::from_secs(1), self.line.next()).await;
+                if let Ok(frame) = soon
+                    && frame["code"] == "STORAGE_UNAVAILABLE"
+                {
+                    assert!(frame["retry_after_ms"].is_u64(), "{frame}");
+                    return;
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, refused).await.expect("a refusal in time");
+    }
+
+    /// After an outage that ended `since` then: all that the agent said is there, once; new work is taken, on the
+    /// connection that was open all the time.
+    async fn goes_on(mut self, since: Instant) {
+        self.story.until_seen(self.story.seen() + 1).await;
+        let again = since.elapsed();
+        self.line.send(&json!({"type": "ping", "request_id": "alive"})).await;
+        self.line.until(|frame| frame["request_id"] == "alive").await;
+        let submit = json!({"type": "task.submit", "prompt": "/say on", "request_id": "again"});
+        let taken = async {
+            loop {
+                self.line.send(&submit).await;
+                let reply = self.line.until(|frame: &Value| frame["request_id"] == "again").await;
+                if reply["type"] == "session.ready" {
+                    return;
+                }
+                sleep(Duration::from_millis(100)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, taken).await.expect("new work is taken in time");
+        let outcome = self.story.check_whole(&self.world.journal().await).await;
+        println!("seen again {again:?} after the outage; {} events, none lost, none doubled", outcome.events);
+        self.gateway.stop().await;
+    }
 }
 
 #[tokio::test]
 async fn a_database_that_crashes_and_comes_back_costs_nothing_but_time() {
-    let mut world = World::new().await;
-    let node = DataDir::new();
-    let gateway = world.start(&node).await;
-    let mut story = world.tell(2_500, 10).await;
+    let mut stage = Stage::set(World::new().await, 2_500, 10).await;
     for _ in 0..3 {
-        story.until_seen(story.seen() + 100).await;
-        world.postgres.crash();
-        sleep(world.moment(200..3_000)).await;
-        world.postgres.up();
+        stage.story.until_seen(stage.story.seen() + 100).await;
+        stage.world.postgres.crash();
+        stage.refuses_new_work().await;
+        sleep(stage.world.moment(0..2_000)).await;
+        stage.world.postgres.up();
     }
-    let up_at = Instant::now();
-    catches_up(&world, story, up_at).await;
-    gateway.stop().await;
+    stage.goes_on(Instant::now()).await;
+}
+
+/// 20 s: longer than every deadline of a statement.
+#[tokio::test]
+async fn a_database_that_is_frozen_costs_nothing_but_time() {
+    let mut stage = Stage::set(World::new().await, 3_000, 10).await;
+    stage.world.postgres.freeze();
+    let frozen_at = Instant::now();
+    stage.refuses_new_work().await;
+    sleep_until(frozen_at + Duration::from_secs(20)).await;
+    stage.world.postgres.thaw();
+    stage.goes_on(Instant::now()).await;
+}
+
+/// Packets go and none comes back, on old connections and on new ones.
+#[tokio::test]
+async fn a_database_behind_a_black_hole_costs_nothing_but_time() {
+    let mut stage = Stage::set(World::new().await, 3_000, 10).await;
+    stage.world.to_postgres.swallow(true);
+    let began = Instant::now();
+    stage.refuses_new_work().await;
+    sleep_until(began + Duration::from_secs(20)).await;
+    stage.world.to_postgres.swallow(false);
+    stage.goes_on(Instant::now()).await;
 }
 
 #[tokio::test]
-async fn a_database_that_is_frozen_for_twenty_seconds_costs_nothing_but_time() {
-    let mut world = World::new().await;
-    let node = DataDir::new();
-    let gateway = world.start(&node).await;
-    let mut story = world.tell(3_000, 10).await;
-    story.until_seen(100).await;
-    world.postgres.freeze();
-    let frozen_at = Instant::now();
-    tokio::time::sleep_until(frozen_at + Duration::from_secs(20)).await;
-    world.postgres.thaw();
-    catches_up(&world, story, Instant::now()).await;
-    gateway.stop().await;
+async fn a_database_that_ends_our_connections_is_not_noticed() {
+    let mut stage = Stage::set(World::new().await, 2_000, 10).await;
+    let journal = stage.world.journal().await;
+    for _ in 0..10 {
+        stage.story.until_seen(stage.story.seen() + 50).await;
+        let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'streamgate'";
+        journal.execute(end).await.unwrap();
+        sleep(stage.world.moment(0..500)).await;
+    }
+    stage.goes_on(Instant::now()).await;
+}
+
+#[tokio::test]
+async fn a_database_that_can_only_be_read_costs_nothing_but_time() {
+    let mut stage = Stage::set(World::new().await, 2_000, 10).await;
+    let journal = stage.world.journal().await;
+    let read_only = async |on: bool| {
+        let mut connection = journal.acquire().await.unwrap();
+        connection.execute("SET default_transaction_read_only = off").await.unwrap();
+        let setting = format!("ALTER SYSTEM SET default_transaction_read_only = {on}");
+        connection.execute(AssertSqlSafe(setting)).await.unwrap();
+        connection.execute("SELECT pg_reload_conf()").await.unwrap();
+    };
+    read_only(true).await;
+    stage.refuses_new_work().await;
+    sleep(stage.world.moment(1_000..3_000)).await;
+    read_only(false).await;
+    stage.goes_on(Instant::now()).await;
+}
+
+#[tokio::test]
+async fn a_database_without_room_costs_nothing_but_time() {
+    let mut stage = Stage::set(World::on(Postgres::start_on_disk_of(96)).await, 4_000, 5).await;
+    let filler = stage.world.postgres.fill_disk();
+    stage.refuses_new_work().await;
+    sleep(stage.world.moment(1_000..3_000)).await;
+    std::fs::remove_file(filler).unwrap();
+    if !stage.world.postgres.is_up() {
+        // Without room for its log Postgres gives up; somebody starts it again.
+        stage.world.postgres.up();
+    }
+    stage.goes_on(Instant::now()).await;
+}
+
+#[tokio::test]
+async fn a_commit_whose_reply_is_lost_happens_once() {
+    let mut stage = Stage::set(World::new().await, 2_000, 10).await;
+    for round in 0..20 {
+        let moment = if round % 2 == 0 { Moment::After } else { Moment::Before };
+        drop(stage.world.to_postgres.hold_commit(moment).await);
+        stage.story.until_seen(stage.story.seen() + 10).await;
+    }
+    stage.goes_on(Instant::now()).await;
 }

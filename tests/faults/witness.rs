@@ -51,6 +51,11 @@ impl Door {
         tokio::time::timeout(Duration::from_secs(2), connect).await.ok()?.map(|(socket, _)| socket)
     }
 
+    /// A connection that is to last.
+    pub(crate) async fn line(&self) -> Line {
+        Line(self.connect(None).await.expect("a gateway that lets us in"))
+    }
+
     /// Asks until there is an answer, over as many connections as that takes. The request must bear repeating.
     pub(crate) async fn ask(&self, mut request: Value) -> Value {
         request["request_id"] = json!("asked");
@@ -81,6 +86,39 @@ impl Door {
             }
         };
         tokio::time::timeout(Duration::from_secs(20), reply).await.ok()?
+    }
+}
+
+/// A connection that is to last: it is an error when it ends.
+pub(crate) struct Line(WebSocketStream<TcpStream>);
+
+impl Line {
+    pub(crate) async fn send(&mut self, frame: &Value) {
+        self.0.send(Message::text(frame.to_string())).await.expect("the connection takes a frame");
+    }
+
+    /// The next frame. Cancel safe.
+    pub(crate) async fn next(&mut self) -> Value {
+        loop {
+            match self.0.next().await.expect("the connection is open").expect("the connection works") {
+                Message::Text(text) => return serde_json::from_str(&text).unwrap(),
+                Message::Ping(_) | Message::Pong(_) => (),
+                other => panic!("expected a frame, got {other:?}"),
+            }
+        }
+    }
+
+    /// The first frame that is this.
+    pub(crate) async fn until(&mut self, is_it: impl Fn(&Value) -> bool) -> Value {
+        let found = async {
+            loop {
+                let frame = self.next().await;
+                if is_it(&frame) {
+                    return frame;
+                }
+            }
+        };
+        tokio::time::timeout(crate::world::PATIENCE, found).await.expect("the frame in time")
     }
 }
 

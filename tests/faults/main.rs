@@ -24,3 +24,4 @@ mod world;
 
 mod gateway;
 mod journal;
+mod soak;

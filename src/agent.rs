@@ -6,8 +6,10 @@
 pub mod demo;
 pub mod native;
 
+use serde_json::Value;
 use serde_json::value::RawValue;
 
+use crate::config::{AdapterKind, PermissionPolicy};
 use crate::domain::{SessionId, TaskId, Usage};
 use crate::protocol::client::Answer;
 use crate::protocol::event::Question;
@@ -43,6 +45,9 @@ pub enum AgentEvent {
         /// What is asked; at least one.
         questions: Vec<Question>,
     },
+    /// It wants to hear something from its adapter at once, such as the answer to a request that is not the
+    /// user's to give.
+    Tell(Tell),
     /// The agent stopped working and waits for the next command.
     Stopped {
         /// Why.
@@ -113,18 +118,84 @@ pub struct Turn {
 #[error("{0}")]
 pub struct DecodeError(pub String);
 
+/// What is done so that an agent hears something. Each is done at most once in the life of an agent's process,
+/// however often it is asked for: by its id, by whichever gateway.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Tell {
+    /// Start its program, with these arguments behind the profile's command. For dialects whose agents don't
+    /// start with their box.
+    Launch(Vec<String>),
+    /// Write to its stdin.
+    Write {
+        /// Names what is written.
+        id: String,
+        /// What is written: whole lines, newlines included.
+        text: String,
+    },
+}
+
+/// What an adapter knows from the start.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// The session.
+    pub session_id: SessionId,
+    /// The directory that the agent works in, as it sees it; its home too.
+    pub cwd: String,
+    /// What becomes of the agent's requests for permission.
+    pub permissions: PermissionPolicy,
+    /// Whether the file that [`memory_file`] names is there.
+    pub has_memory: bool,
+}
+
 /// One agent's stdio dialect. Pure: no I/O, clock or tasks.
+///
+/// Its state is committed with what it decoded, so another gateway can go on from there: it is given the lines
+/// after the last committed one again, and has to make the same of them.
 pub trait Adapter: Send + Sync {
+    /// Whether the process that runs can take `turn`, or another one has to be started for it.
+    fn fits(&self, _turn: &Turn) -> bool {
+        true
+    }
+
     /// Reads one stdout line (UTF-8, no newline), adding what it means to `events`.
     fn decode(&mut self, line: &str, events: &mut Vec<AgentEvent>) -> Result<(), DecodeError>;
 
-    /// Writes `command` as stdin bytes, newline included.
-    fn encode(&mut self, command: &AgentCommand, stdin: &mut Vec<u8>);
+    /// Adds to `tells` what makes the agent hear `command`. `id` names the command. After a restart of the gateway
+    /// the commands of the task at work are given again, in order, under the ids they had: what they come to must
+    /// then bear the ids that it bore.
+    fn encode(&mut self, id: &str, command: &AgentCommand, tells: &mut Vec<Tell>);
+
+    /// What has been told between commands and may not have been heard when a gateway died. Told again, before the
+    /// commands of the task at work.
+    fn tell_again(&self, _tells: &mut Vec<Tell>) {}
+
+    /// What has to be known to go on with this agent, or with another one in the same session: at most 48 KiB as
+    /// JSON.
+    fn state(&self) -> Value {
+        Value::Null
+    }
 }
 
-/// A new adapter for an agent that has just started.
-pub fn adapter(kind: crate::config::AdapterKind) -> Box<dyn Adapter> {
+/// Whose words an adapter is to make sense of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Process {
+    /// Of a process that has not said anything yet.
+    New,
+    /// Of one that an earlier adapter has listened to; its state tells how far.
+    Known,
+}
+
+/// An adapter for an agent, with the state of the one before it in the session: `null` if there was none.
+pub fn adapter(kind: AdapterKind, _setup: Setup, _state: &Value, _process: Process) -> Box<dyn Adapter> {
     match kind {
-        crate::config::AdapterKind::Native => Box::new(native::NativeAdapter::default()),
+        AdapterKind::Native => Box::new(native::NativeAdapter::default()),
+    }
+}
+
+/// Where an agent keeps a session's conversation, below the directory it works in, for dialects that must be told
+/// whether there is one.
+pub fn memory_file(kind: AdapterKind, _session: SessionId, _cwd: &str) -> Option<String> {
+    match kind {
+        AdapterKind::Native => None,
     }
 }

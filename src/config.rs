@@ -239,6 +239,8 @@ pub struct ProfileConfig {
     pub system_prompt: String,
     /// The tools it may use; all if empty.
     pub allowed_tools: Vec<String>,
+    /// What becomes of its requests for permission.
+    pub permissions: PermissionPolicy,
     /// Its model; its own default if empty.
     pub model: String,
     /// Roles that may use it; everybody if empty.
@@ -267,6 +269,29 @@ pub struct ProfileConfig {
 pub enum AdapterKind {
     /// The line protocol of docs/agent-protocol.md.
     Native,
+}
+
+impl AdapterKind {
+    /// Whether an agent of this kind is started together with its box. If not, its adapter says when, and with
+    /// which arguments.
+    pub const fn starts_with_box(self) -> bool {
+        match self {
+            Self::Native => true,
+        }
+    }
+}
+
+/// What becomes of an agent's requests for permission to use a tool.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PermissionPolicy {
+    /// They are granted: its box is the fence.
+    #[default]
+    Allow,
+    /// Each is put to the user, as a question.
+    Ask,
+    /// They are refused.
+    Deny,
 }
 
 impl Default for Config {
@@ -378,6 +403,7 @@ impl Default for ProfileConfig {
             env: BTreeMap::new(),
             system_prompt: String::new(),
             allowed_tools: Vec::new(),
+            permissions: PermissionPolicy::default(),
             model: String::new(),
             roles: Vec::new(),
             warm: 0,

@@ -40,6 +40,8 @@ pub struct Agent {
     pub container_name: String,
     /// Names what it says, from its start to its end.
     pub spool: SpoolId,
+    /// The directory that it works in, as it sees it; its home too.
+    pub cwd: String,
     /// What the agent says, in order, then exactly one [`Output::Exit`]. Bounded: a full channel makes the
     /// agent wait, in the end.
     pub output: mpsc::Receiver<Output>,
@@ -92,10 +94,14 @@ pub struct Exit {
 /// A handle to a running agent.
 #[async_trait]
 pub trait AgentProcess: Send + Sync {
+    /// Starts the agent, with these arguments behind its profile's command, where that did not happen with its
+    /// box: once, however often this is called, by whichever gateway. Cancel safe in the same way.
+    async fn launch(&self, arguments: &[String]) -> Result<(), RuntimeError>;
+
     /// Writes to its stdin what is called `id`: at most once, however often this is called, by whichever
     /// gateway. Gives up after `deadline` with [`RuntimeError::NotReading`]; what was given up may still
     /// arrive, so such an agent is to be killed. Cancel safe in the same way.
-    async fn write(&self, id: &str, bytes: &[u8], deadline: Duration) -> Result<(), RuntimeError>;
+    async fn write(&self, id: &str, text: &str, deadline: Duration) -> Result<(), RuntimeError>;
 
     /// SIGINT to the agent's process group. Of an agent that is gone: succeeds.
     async fn interrupt(&self) -> Result<(), RuntimeError>;
@@ -132,7 +138,7 @@ pub struct FoundBox {
 #[async_trait]
 pub trait Runtime: Send + Sync {
     /// Starts an agent in the box `spec.container_id`, making the box's workspace when there is none,
-    /// and returns when its process runs. A leftover of that box is removed first. Not cancel safe: run it
+    /// and returns when its process runs, or for a dialect that launches it later when its shim does. A leftover of that box is removed first. Not cancel safe: run it
     /// in a task of its own, or a half-started agent may stay until the next start.
     async fn start(&self, spec: &AgentSpec) -> Result<Agent, RuntimeError>;
 

@@ -129,12 +129,12 @@ async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
 async fn a_line_in_is_a_line_out_soon() {
     let gateway = Gateway::new().await;
     let mut agent = gateway.start(ECHO).await;
-    agent.process.write("w1", b"warm\n", DEADLINE).await.unwrap();
+    agent.process.write("w1", "warm\n", DEADLINE).await.unwrap();
     assert_eq!(line(&mut agent).await, "warm");
     let mut times = Vec::new();
     for number in 0..20 {
         let started = Instant::now();
-        agent.process.write(&number.to_string(), format!("{number}\n").as_bytes(), DEADLINE).await.unwrap();
+        agent.process.write(&number.to_string(), &format!("{number}\n"), DEADLINE).await.unwrap();
         assert_eq!(line(&mut agent).await, number.to_string());
         times.push(started.elapsed());
     }
@@ -142,7 +142,7 @@ async fn a_line_in_is_a_line_out_soon() {
     assert!(times[10] < Duration::from_millis(100), "{times:?}");
     agent.process.kill().await.unwrap();
     assert_eq!(finish(&mut agent).await.1.code, Some(137));
-    assert!(matches!(agent.process.write("w3", b"x\n", DEADLINE).await, Err(RuntimeError::Gone)));
+    assert!(matches!(agent.process.write("w3", "x\n", DEADLINE).await, Err(RuntimeError::Gone)));
     agent.process.kill().await.unwrap();
     agent.process.interrupt().await.unwrap();
     assert!(!agent.process.has_stragglers().await.unwrap());
@@ -208,10 +208,10 @@ async fn stragglers_are_seen() {
     let mut agent =
         gateway.start("read l; setsid sleep 1000 & echo up; read l; kill $!; wait; echo alone; exec cat").await;
     assert!(!agent.process.has_stragglers().await.unwrap());
-    agent.process.write("w5", b"go\n", DEADLINE).await.unwrap();
+    agent.process.write("w5", "go\n", DEADLINE).await.unwrap();
     assert_eq!(line(&mut agent).await, "up");
     assert!(agent.process.has_stragglers().await.unwrap());
-    agent.process.write("w6", b"go\n", DEADLINE).await.unwrap();
+    agent.process.write("w6", "go\n", DEADLINE).await.unwrap();
     assert_eq!(line(&mut agent).await, "alone");
     assert!(!agent.process.has_stragglers().await.unwrap());
     agent.process.kill().await.unwrap();
@@ -322,7 +322,7 @@ async fn boxes_of_this_instance_are_found_and_no_others() {
     assert_eq!((ours.ids().await.len(), theirs.ids().await.len()), (1, 1));
     // For who still listens, a container that was removed behind our back is an exit like any other.
     finish(&mut first).await;
-    other.process.write("alive", b"alive\n", DEADLINE).await.unwrap();
+    other.process.write("alive", "alive\n", DEADLINE).await.unwrap();
     assert_eq!(line(&mut other).await, "alive");
 }
 
@@ -342,9 +342,9 @@ async fn another_gateway_goes_on_where_the_first_stopped() {
     let Some(Output::Lines(lines)) = next(&mut again).await else { panic!("it ended") };
     assert_eq!((lines[0].record, texts(&lines).as_str()), (4, "4\n5\n"));
     for _ in 0..2 {
-        again.process.write("one", b"one\n", DEADLINE).await.unwrap();
+        again.process.write("one", "one\n", DEADLINE).await.unwrap();
     }
-    again.process.write("two", b"two\n", DEADLINE).await.unwrap();
+    again.process.write("two", "two\n", DEADLINE).await.unwrap();
     let mut heard = String::new();
     while heard.lines().count() < 2 {
         let Some(Output::Lines(lines)) = next(&mut again).await else { panic!("it ended") };
@@ -377,7 +377,7 @@ async fn the_same_box_again_replaces_its_container_and_keeps_its_files() {
     assert_eq!(line(&mut second).await, "one");
     finish(&mut first).await;
     first.process.kill().await.unwrap();
-    second.process.write("w8", b"still here\n", DEADLINE).await.unwrap();
+    second.process.write("w8", "still here\n", DEADLINE).await.unwrap();
     assert_eq!(line(&mut second).await, "still here");
     second.process.kill().await.unwrap();
 
@@ -454,7 +454,7 @@ async fn without_a_command_the_image_decides() {
     let mut spec = spec("");
     spec.profile = Arc::new(ProfileConfig { command: Vec::new(), ..ProfileConfig::clone(&spec.profile) });
     let mut agent = gateway.runtime.start(&spec).await.unwrap(); // `bash`, which reads commands.
-    agent.process.write("w9", b"echo $BASH; exit 6\n", DEADLINE).await.unwrap();
+    agent.process.write("w9", "echo $BASH; exit 6\n", DEADLINE).await.unwrap();
     let (text, exit) = finish(&mut agent).await;
     assert!(text.contains("bash"), "{text}");
     assert_eq!(exit.code, Some(6));

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use super::{Adapter, AgentCommand, AgentEvent, DecodeError, StopReason};
+use super::{Adapter, AgentCommand, AgentEvent, DecodeError, StopReason, Tell};
 use crate::domain::{SessionId, TaskId, Usage};
 use crate::protocol::client::Answer;
 use crate::protocol::event::{Question, QuestionOption};
@@ -50,7 +50,7 @@ impl Adapter for NativeAdapter {
         Ok(())
     }
 
-    fn encode(&mut self, command: &AgentCommand, stdin: &mut Vec<u8>) {
+    fn encode(&mut self, id: &str, command: &AgentCommand, tells: &mut Vec<Tell>) {
         let line = match command {
             AgentCommand::Turn(turn) => CommandLine::Turn {
                 session_id: turn.session_id,
@@ -63,13 +63,14 @@ impl Adapter for NativeAdapter {
             },
             AgentCommand::Continue => CommandLine::Continue,
             AgentCommand::Interrupt => CommandLine::Interrupt,
-            AgentCommand::Answer { id, questions, answer } => {
-                CommandLine::Answer { id, answer: by_question(questions, answer) }
+            AgentCommand::Answer { id: tool, questions, answer } => {
+                CommandLine::Answer { id: tool, answer: by_question(questions, answer) }
             }
         };
         #[expect(clippy::expect_used, reason = "string keys into memory can't fail to encode")]
-        serde_json::to_writer(&mut *stdin, &line).expect("a command encodes");
-        stdin.push(b'\n');
+        let mut text = serde_json::to_string(&line).expect("a command encodes");
+        text.push('\n');
+        tells.push(Tell::Write { id: id.to_owned(), text });
     }
 }
 
@@ -300,6 +301,7 @@ mod tests {
                 "stopped {reason:?} {}/{}/{} known={cost_known} turns={num_turns}",
                 usage.input_tokens, usage.output_tokens, usage.cost_usd
             ),
+            AgentEvent::Tell(tell) => format!("tell {tell:?}"),
         }
     }
 
@@ -319,11 +321,13 @@ mod tests {
     }
 
     fn encoded(command: &AgentCommand) -> Value {
-        let mut stdin = Vec::new();
-        NativeAdapter::default().encode(command, &mut stdin);
-        let line = stdin.strip_suffix(b"\n").expect("a command ends with a newline");
-        assert!(!line.contains(&b'\n'), "a command is one line");
-        serde_json::from_slice(line).unwrap()
+        let mut tells = Vec::new();
+        NativeAdapter::default().encode("task_1", command, &mut tells);
+        let [Tell::Write { id, text }] = &tells[..] else { panic!("a command is one write") };
+        assert_eq!(id, "task_1");
+        let line = text.strip_suffix('\n').expect("a command ends with a newline");
+        assert!(!line.contains('\n'), "a command is one line");
+        serde_json::from_str(line).unwrap()
     }
 
     #[test]

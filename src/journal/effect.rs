@@ -141,7 +141,7 @@ impl Effect {
             Self::CreateTask(new) => return create_task(transaction, &id, new, at).await,
             Self::SetContainer(container, spool) => execute!(
                 transaction.on(),
-                "UPDATE sessions SET container_id = $2, spool_id = $3, spool_record = 0, run_state = NULL WHERE id = $1",
+                "UPDATE sessions SET container_id = $2, spool_id = $3, spool_record = 0 WHERE id = $1",
                 &id,
                 container.to_string(),
                 spool.to_string()

@@ -84,8 +84,8 @@ impl TurnShape {
         }
     }
 
-    /// Adds to `out` what `event` means to viewers. `AgentEvent::Stopped` means nothing here: what
-    /// follows it is the run loop's to decide.
+    /// Adds to `out` what `event` means to viewers. What is for the agent itself means nothing here,
+    /// and neither does `AgentEvent::Stopped`: what follows it is the run loop's to decide.
     pub fn take(&mut self, event: AgentEvent, out: &mut Vec<Event>) -> Option<Note> {
         match event {
             AgentEvent::Text(text) => {
@@ -95,7 +95,7 @@ impl TurnShape {
             AgentEvent::ToolUse { id, tool, input } => self.open_tool(&id, tool, input, out),
             AgentEvent::ToolResult { id, output, is_error } => self.close_tool(&id, output, is_error, out),
             AgentEvent::Ask { id, questions } => Some(self.ask(id, questions, out)),
-            AgentEvent::Stopped { .. } => None,
+            AgentEvent::Tell(_) | AgentEvent::Stopped { .. } => None,
         }
     }
 

@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tokio::time::Instant;
 
 use super::invariants::{OpenAsk, TurnShape};
@@ -217,13 +218,35 @@ pub(super) struct RunState {
     tools: Vec<(String, String)>,
     /// The tool calls of questions, open or answered.
     asks: Vec<(AskId, String)>,
+    /// What the agent's adapter has to know, whatever task is at work.
+    #[serde(skip_serializing_if = "Value::is_null")]
+    agent: Value,
 }
 
 impl RunState {
-    /// Reads what a session's row holds of `task`; nothing of another one.
-    pub(super) fn of(task: TaskId, json: Option<&str>) -> Self {
-        let state: Self = json.and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default();
-        if state.task == task.to_string() { state } else { Self { cost_known: true, ..Self::default() } }
+    /// Reads what a session's row holds.
+    pub(super) fn read(json: Option<&str>) -> Self {
+        json.and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default()
+    }
+
+    /// What of it is about `task`.
+    pub(super) fn of(self, task: TaskId) -> Self {
+        if self.task == task.to_string() { self } else { Self { cost_known: true, ..Self::default() } }
+    }
+
+    /// What is to be known of a session whose agent has nothing to do, if there is anything.
+    pub(super) fn idle(agent: Value) -> Option<String> {
+        (!agent.is_null()).then(|| Self { agent, ..Self::default() }.text())
+    }
+
+    /// What the agent's adapter has to know.
+    pub(super) fn agent(&self) -> &Value {
+        &self.agent
+    }
+
+    fn text(&self) -> String {
+        // Texts and numbers: can't fail.
+        serde_json::to_string(self).unwrap_or_default()
     }
 
     /// The agent's name of the tool call that puts a question.
@@ -294,8 +317,8 @@ impl Run {
         run
     }
 
-    /// What is to be known of it after a crash, as JSON.
-    pub(super) fn state(&self) -> String {
+    /// What is to be known of it after a crash, and by its agent's adapter, as JSON.
+    pub(super) fn state(&self, agent: Value) -> String {
         let milliseconds = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         let working = match &self.phase {
             Phase::Working { since } => since.elapsed(),
@@ -312,9 +335,9 @@ impl Run {
             age_ms: milliseconds(self.started.elapsed()),
             tools: self.shape.open_tools(),
             asks: self.answered_tools.iter().cloned().chain(open).collect(),
+            agent,
         };
-        // Texts and numbers: can't fail.
-        serde_json::to_string(&state).unwrap_or_default()
+        state.text()
     }
 
     /// How often the agent has been let go on.

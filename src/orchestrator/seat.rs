@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
+use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, warn};
 
-use crate::agent::{Adapter, AgentCommand, AgentEvent};
+use crate::agent::{Adapter, AgentCommand, AgentEvent, Tell, Turn};
 use crate::hub::Receipt;
 use crate::runtime::pool::{Lease, PoolError};
 use crate::runtime::{AgentProcess, Exit, Line, LineText, Output, RuntimeError};
@@ -51,8 +52,7 @@ pub(super) enum SeatEvent {
 
 /// Something the agent is to be told, once: after the commit that says so.
 struct Told {
-    id: String,
-    bytes: Vec<u8>,
+    what: Tell,
     after: Option<Receipt>,
 }
 
@@ -195,10 +195,34 @@ impl Occupant {
 
     /// Tells the agent something once it is durable (`after`), and at most once by its `id`, however often
     /// it is told by whichever gateway. Does not wait. `false`: it reads nothing any more.
-    pub(super) fn tell(&mut self, id: String, command: &AgentCommand, after: Option<Receipt>) -> bool {
-        let mut bytes = Vec::new();
-        self.adapter.encode(command, &mut bytes);
-        self.commands.try_send(Told { id, bytes, after }).is_ok()
+    pub(super) fn tell(&mut self, id: &str, command: &AgentCommand, after: Option<Receipt>) -> bool {
+        let mut tells = Vec::new();
+        self.adapter.encode(id, command, &mut tells);
+        tells.into_iter().all(|what| self.pass_on(what, after.clone()))
+    }
+
+    /// Tells the agent what its adapter wants it to hear. Does not wait. `false`: it reads nothing any more.
+    pub(super) fn pass_on(&mut self, what: Tell, after: Option<Receipt>) -> bool {
+        self.commands.try_send(Told { what, after }).is_ok()
+    }
+
+    /// Tells the agent again what it was told between commands: it heeds each once.
+    pub(super) fn tell_again(&mut self) {
+        let mut tells = Vec::new();
+        self.adapter.tell_again(&mut tells);
+        for what in tells {
+            self.pass_on(what, None);
+        }
+    }
+
+    /// Whether the agent that runs can take `turn`.
+    pub(super) fn fits(&self, turn: &Turn) -> bool {
+        self.adapter.fits(turn)
+    }
+
+    /// What is to be known to go on with this agent, or with the next one of its session.
+    pub(super) fn state(&self) -> Value {
+        self.adapter.state()
     }
 
     /// Signals the agent. Failures are logged: a deadline follows every signal.
@@ -231,13 +255,17 @@ async fn tell_all(
     mut told: mpsc::Receiver<Told>,
     complain: mpsc::Sender<RuntimeError>,
 ) {
-    while let Some(Told { id, bytes, after }) = told.recv().await {
+    while let Some(Told { what, after }) = told.recv().await {
         if let Some(after) = after
             && after.committed().await.is_err()
         {
             return; // The session is another gateway's.
         }
-        if let Err(error) = process.write(&id, &bytes, WRITE_DEADLINE).await {
+        let heard = match what {
+            Tell::Launch(arguments) => process.launch(&arguments).await,
+            Tell::Write { id, text } => process.write(&id, &text, WRITE_DEADLINE).await,
+        };
+        if let Err(error) = heard {
             let _ = complain.send(error).await; // Nobody minds when the agent is gone.
             return;
         }

@@ -13,11 +13,12 @@ use std::pin::Pin;
 use std::sync::{Arc, PoisonError};
 
 use futures_util::FutureExt as _;
+use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, warn};
 
 use super::queue::{Queue, Waiting};
-use super::run::Run;
+use super::run::{Run, RunState};
 use super::seat::{Seat, SeatEvent};
 use super::users::RunningSlot;
 use super::{LEASE, Orchestrator, Parts, Refusal, Workers};
@@ -110,6 +111,8 @@ pub(super) struct Worker {
     profile: Arc<ProfileConfig>,
     status: SessionStatus,
     container: Option<ContainerId>,
+    /// What the adapter of the session's last agent had to know; `null` before the first.
+    agent_state: Value,
     /// What is still to be made with the first thing that is published.
     creation: Option<Box<NewSession>>,
     queue: Queue,
@@ -198,6 +201,7 @@ impl Worker {
             profile,
             status: SessionStatus::Active,
             container: None,
+            agent_state: Value::Null,
             creation: None,
             queue: Queue::default(),
             seat: Seat::Empty,
@@ -232,6 +236,8 @@ impl Worker {
         let session = parts.hub.write(id, epoch, record.last_seq);
         let worker = Self::new(parts, session, record.user.clone(), record.profile.clone());
         let mut worker = Self { status: record.status, container: record.container, ..worker };
+        let state = RunState::read(record.run_state.as_deref());
+        worker.agent_state = state.agent().clone();
         worker.adopt_agent(&record).await?;
         for task in open {
             let went_on = match task.state {
@@ -243,7 +249,7 @@ impl Worker {
                     worker.start_again(task);
                     Ok(())
                 }
-                _ => worker.go_on(&record, &task).await,
+                _ => worker.go_on(&record, &task, &state).await,
             };
             went_on?;
         }
@@ -348,8 +354,14 @@ impl Worker {
             effects.insert(0, Effect::CreateSession(new));
         }
         let record = self.heard;
-        let progress =
-            self.seat.occupant().is_some().then(|| Progress { record, run_state: self.run.as_ref().map(Run::state) });
+        let agent = self.seat.occupant().map(|occupant| occupant.state());
+        let progress = agent.map(|agent| {
+            let run_state = match &self.run {
+                Some(run) => Some(run.state(agent)),
+                None => RunState::idle(agent),
+            };
+            Progress { record, run_state }
+        });
         // The journal may be away for long; the gateway's end does not wait for it.
         let hard = self.parts.hard.clone();
         let receipt = tokio::select! {

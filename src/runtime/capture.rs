@@ -21,7 +21,7 @@ use tracing::{debug, warn};
 
 use self::control::Control;
 use self::spool::{Spool, SpoolError};
-use super::{AgentProcess, Exit, Line, LineText, Output, RuntimeError, blocking};
+use super::{AgentProcess, AgentSpec, Exit, Line, LineText, Output, RuntimeError, blocking};
 use crate::domain::Epoch;
 
 /// Batches of lines between an agent and its run; full: the spool keeps the rest.
@@ -55,16 +55,36 @@ pub(super) struct Place {
     pub(super) host: Arc<dyn Host>,
     /// Lines longer than this were not kept.
     pub(super) line_bytes: usize,
+    /// How its agent is started, where that does not happen with its box.
+    pub(super) launch: Option<Start>,
+}
+
+/// How an agent is started: with its box, or later.
+pub(super) struct Launch {
+    pub(super) with_box: Option<Start>,
+    pub(super) later: Option<Start>,
+}
+
+impl Launch {
+    /// As the agent's dialect has it.
+    pub(super) fn of(spec: &AgentSpec, start: Start) -> Self {
+        if spec.profile.adapter.starts_with_box() {
+            Self { with_box: Some(start), later: None }
+        } else {
+            Self { with_box: None, later: Some(start) }
+        }
+    }
 }
 
 /// What a runtime gives out: what the agent says, and the handle to it.
 pub(super) type Captured = (mpsc::Receiver<Output>, Arc<dyn AgentProcess>);
 
-/// Starts the agent in a box whose shim has just been started.
-pub(super) async fn start(place: Place, agent: Start) -> Result<Captured, RuntimeError> {
+/// Starts the agent in a box whose shim has just been started; without one, makes sure that the shim is there.
+pub(super) async fn start(place: Place, agent: Option<Start>) -> Result<Captured, RuntimeError> {
     let (control, records) = Control::connect(&place.directory, 0);
+    let first = agent.map_or(Command::Status, Command::Start);
     let started = tokio::select! {
-        started = control.ask(Command::Start(agent), START_DEADLINE) => started,
+        started = control.ask(first, START_DEADLINE) => started,
         exit = place.host.ended() => {
             let why = exit.stderr_tail.trim();
             Err(RuntimeError::StartFailed(format!("the shim beside it ended with {:?}: {why}", exit.code)))
@@ -98,7 +118,7 @@ fn listen(place: Place, control: Control, records: watch::Receiver<u64>, after: 
     let gone = CancellationToken::new();
     let follower = Follower { spool: Some(spool), records, host: Arc::clone(&place.host), gone: gone.clone(), output };
     let follower = AbortOnDropHandle::new(tokio::spawn(follower.follow()));
-    let process = CapturedProcess { control, host: place.host, gone, _follower: follower };
+    let process = CapturedProcess { control, host: place.host, launch: place.launch, gone, _follower: follower };
     Ok((lines, Arc::new(process)))
 }
 
@@ -187,6 +207,7 @@ fn sort(records: Vec<Record>) -> (Vec<Line>, Option<Exit>) {
 struct CapturedProcess {
     control: Control,
     host: Arc<dyn Host>,
+    launch: Option<Start>,
     gone: CancellationToken,
     _follower: AbortOnDropHandle<()>,
 }
@@ -203,10 +224,14 @@ impl CapturedProcess {
 
 #[async_trait]
 impl AgentProcess for CapturedProcess {
-    async fn write(&self, id: &str, bytes: &[u8], deadline: Duration) -> Result<(), RuntimeError> {
-        // Adapters write JSON, which is UTF-8.
-        let data = String::from_utf8_lossy(bytes).into_owned();
-        self.ask(Command::Write { id: id.to_owned(), data }, deadline).await.map(drop)
+    async fn launch(&self, arguments: &[String]) -> Result<(), RuntimeError> {
+        let Some(mut start) = self.launch.clone() else { return Ok(()) };
+        start.argv.extend_from_slice(arguments);
+        self.ask(Command::Start(start), START_DEADLINE).await.map(drop)
+    }
+
+    async fn write(&self, id: &str, text: &str, deadline: Duration) -> Result<(), RuntimeError> {
+        self.ask(Command::Write { id: id.to_owned(), data: text.to_owned() }, deadline).await.map(drop)
     }
 
     async fn interrupt(&self) -> Result<(), RuntimeError> {

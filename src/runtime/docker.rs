@@ -23,7 +23,7 @@ use tracing::{debug, warn};
 use self::engine::Engine;
 use self::host::DockerHost;
 use self::spec::{Labels, Mounts, User};
-use super::capture::{self, Captured, Host as _, Place};
+use super::capture::{self, Captured, Host as _, Launch, Place};
 use super::workspace::{Workspace, Workspaces};
 use super::{Agent, AgentSpec, FoundBox, Runtime, RuntimeError, container_name, shim};
 use crate::config::{DockerConfig, ProfileConfig};
@@ -159,9 +159,9 @@ impl DockerRuntime {
         })
     }
 
-    fn place(&self, id: &str, spool: &Workspace) -> Place {
+    fn place(&self, id: &str, spool: &Workspace, launch: Option<Start>) -> Place {
         let host = Arc::new(DockerHost::new(self.engine.clone(), id.to_owned(), spool.clone()));
-        Place { directory: spool.path(), host, line_bytes: self.line_bytes }
+        Place { directory: spool.path(), host, line_bytes: self.line_bytes, launch }
     }
 
     /// The containers of this instance that also satisfy `filter`.
@@ -173,10 +173,10 @@ impl DockerRuntime {
         self.engine.call(self.engine.docker.list_containers(Some(options))).await
     }
 
-    async fn start_in(&self, name: &str, id: &str, spool: &Workspace, agent: Start) -> Result<Captured, RuntimeError> {
+    async fn start_in(&self, id: &str, spool: &Workspace, agent: Launch) -> Result<Captured, RuntimeError> {
         self.engine.call(self.engine.docker.start_container(id, None)).await.map_err(engine::not_started)?;
-        debug!("Container `{name}` started");
-        capture::start(self.place(id, spool), agent).await
+        debug!("Container `{id}` started");
+        capture::start(self.place(id, spool, agent.later), agent.with_box).await
     }
 }
 
@@ -193,13 +193,11 @@ impl Runtime for DockerRuntime {
         let agent = self.agent(spec).await?;
         let name = container_name(spec.container_id);
         let started = match self.create(spec, &workspace, &spool, spool_id, spec::RUN).await {
-            Ok(id) => self.start_in(&name, &id, &spool, agent).await,
+            Ok(id) => self.start_in(&id, &spool, Launch::of(spec, agent)).await,
             Err(error) => Err(error),
         };
         match started {
-            Ok((output, process)) => {
-                Ok(Agent { container_id: spec.container_id, container_name: name, spool: spool_id, output, process })
-            }
+            Ok(captured) => Ok(agent_in(spec, spool_id, captured)),
             Err(error) => {
                 let left = self.engine.remove(&name).await.err().map(|error| error.to_string());
                 let left = left.or(spool.erase().await.err().map(|error| error.to_string()));
@@ -220,11 +218,10 @@ impl Runtime for DockerRuntime {
     ) -> Result<Option<Agent>, RuntimeError> {
         let found = self.containers(Some(format!("{}={spool}", spec::SPOOL_LABEL))).await?;
         let Some(id) = found.into_iter().find_map(|container| container.id) else { return Ok(None) };
-        let Some((output, process)) = capture::adopt(self.place(&id, &self.spools.get(spool)), epoch, after)? else {
-            return Ok(None);
-        };
-        let container_name = container_name(spec.container_id);
-        Ok(Some(Agent { container_id: spec.container_id, container_name, spool, output, process }))
+        let launch = if spec.profile.adapter.starts_with_box() { None } else { Some(self.agent(spec).await?) };
+        let place = self.place(&id, &self.spools.get(spool), launch);
+        let captured = capture::adopt(place, epoch, after)?;
+        Ok(captured.map(|captured| agent_in(spec, spool, captured)))
     }
 
     async fn boxes(&self) -> Result<Vec<FoundBox>, RuntimeError> {
@@ -252,6 +249,12 @@ impl Runtime for DockerRuntime {
     fn workspace(&self, container_id: ContainerId) -> Workspace {
         self.workspaces.get(container_id)
     }
+}
+
+/// The agent of a container.
+fn agent_in(spec: &AgentSpec, spool: SpoolId, (output, process): Captured) -> Agent {
+    let (container_id, cwd) = (spec.container_id, spec::WORKSPACE.to_owned());
+    Agent { container_id, container_name: container_name(container_id), spool, cwd, output, process }
 }
 
 fn unerased(error: super::workspace::WorkspaceError) -> RuntimeError {

@@ -18,7 +18,7 @@ use tokio::process::Command;
 use tracing::debug;
 
 use self::host::{Note, ProcessHost};
-use super::capture::{self, Captured, Place};
+use super::capture::{self, Captured, Launch, Place};
 use super::workspace::{Workspace, Workspaces};
 use super::{Agent, AgentSpec, FoundBox, Runtime, RuntimeError, container_name, shim};
 use crate::domain::{ContainerId, Epoch, SpoolId};
@@ -98,7 +98,7 @@ impl ProcessRuntime {
         spec: &AgentSpec,
         spool_id: SpoolId,
         spool: &Workspace,
-        agent: Start,
+        start: Start,
     ) -> Result<Captured, RuntimeError> {
         let mut child = Command::new(&self.shim)
             .arg(spool.path())
@@ -117,8 +117,12 @@ impl ProcessRuntime {
         let file = self.note(spool_id);
         fs::write(&file, note.text()).map_err(RuntimeError::Workspace)?;
         let host = ProcessHost::new(note, file, spool.clone());
-        let place = Place { directory: spool.path(), host: Arc::new(host), line_bytes: self.line_bytes };
-        capture::start(place, agent).await
+        let Launch { with_box, later } = Launch::of(spec, start);
+        capture::start(self.place(host, spool, later), with_box).await
+    }
+
+    fn place(&self, host: ProcessHost, spool: &Workspace, launch: Option<Start>) -> Place {
+        Place { directory: spool.path(), host: Arc::new(host), line_bytes: self.line_bytes, launch }
     }
 
     fn note(&self, spool: SpoolId) -> PathBuf {
@@ -152,15 +156,9 @@ impl Runtime for ProcessRuntime {
         spool.ensure().await.map_err(RuntimeError::Workspace)?;
         let agent = self.agent(spec, &workspace.path(), spool_id)?;
         match self.run(spec, spool_id, &spool, agent).await {
-            Ok((output, process)) => {
+            Ok(captured) => {
                 debug!(container.id = %spec.container_id, "Agent of box `{}` started", spec.container_id);
-                Ok(Agent {
-                    container_id: spec.container_id,
-                    container_name: container_name(spec.container_id),
-                    spool: spool_id,
-                    output,
-                    process,
-                })
+                Ok(agent_in(spec, spool_id, &workspace, captured))
             }
             Err(error) => {
                 self.remove(spec.container_id).await?;
@@ -178,13 +176,12 @@ impl Runtime for ProcessRuntime {
     ) -> Result<Option<Agent>, RuntimeError> {
         let file = self.note(spool);
         let Some(note) = fs::read(&file).ok().and_then(|bytes| Note::read(&bytes)) else { return Ok(None) };
-        let spooled = self.spools.get(spool);
-        let directory = spooled.path();
-        let host = ProcessHost::new(note, file, spooled);
-        let place = Place { directory, host: Arc::new(host), line_bytes: self.line_bytes };
-        let Some((output, process)) = capture::adopt(place, epoch, after)? else { return Ok(None) };
-        let container_name = container_name(spec.container_id);
-        Ok(Some(Agent { container_id: spec.container_id, container_name, spool, output, process }))
+        let (spooled, workspace) = (self.spools.get(spool), self.workspaces.get(spec.container_id));
+        let with_box = spec.profile.adapter.starts_with_box();
+        let launch = if with_box { None } else { Some(self.agent(spec, &workspace.path(), spool)?) };
+        let host = ProcessHost::new(note, file, spooled.clone());
+        let captured = capture::adopt(self.place(host, &spooled, launch), epoch, after)?;
+        Ok(captured.map(|captured| agent_in(spec, spool, &workspace, captured)))
     }
 
     async fn boxes(&self) -> Result<Vec<FoundBox>, RuntimeError> {
@@ -204,6 +201,12 @@ impl Runtime for ProcessRuntime {
     fn workspace(&self, container_id: ContainerId) -> Workspace {
         self.workspaces.get(container_id)
     }
+}
+
+/// The agent of a box.
+fn agent_in(spec: &AgentSpec, spool: SpoolId, workspace: &Workspace, (output, process): Captured) -> Agent {
+    let (container_id, cwd) = (spec.container_id, workspace.path().display().to_string());
+    Agent { container_id, container_name: container_name(container_id), spool, cwd, output, process }
 }
 
 /// How `NAME=value` looks in `/proc/<pid>/environ`.

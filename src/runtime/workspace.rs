@@ -114,6 +114,11 @@ impl Workspace {
         blocking(move || workspace.read_now(&path, max_bytes)).await?
     }
 
+    /// Whether there is a regular file at `path`. Cancel safe.
+    pub async fn has_file(&self, path: &str) -> bool {
+        matches!(self.read(path, 0).await, Ok(Some(_)) | Err(WorkspaceError::TooLarge { .. }))
+    }
+
     /// Puts `bytes` at `path`, making the directories on the way. Readers see the old file or the new one,
     /// never half; a link at `path` is replaced, not followed. Cancelled, it may still happen.
     pub async fn write(&self, path: &str, bytes: Bytes) -> Result<(), WorkspaceError> {

@@ -29,9 +29,10 @@ impl Echo {
     }
 
     fn tell(&mut self, command: &AgentCommand) {
-        let mut bytes = Vec::new();
-        self.adapter.encode(command, &mut bytes);
-        self.stdin.as_mut().unwrap().write_all(&bytes).unwrap();
+        let mut tells = Vec::new();
+        self.adapter.encode("command", command, &mut tells);
+        let [Tell::Write { text, .. }] = &tells[..] else { panic!("a command is one write") };
+        self.stdin.as_mut().unwrap().write_all(text.as_bytes()).unwrap();
     }
 
     fn turn(&mut self, prompt: &str) {

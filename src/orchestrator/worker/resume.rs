@@ -45,7 +45,10 @@ impl Worker {
         };
         self.parts.metrics.agent_adopted();
         (self.heard, self.published) = (record.spool_record, record.spool_record);
-        self.seat = Seat::Up(Box::new(Occupant::new(lease, agent::adapter(self.profile.adapter))));
+        let adapter = self.adapter_for(&lease, agent::Process::Known).await;
+        let mut occupant = Occupant::new(lease, adapter);
+        occupant.tell_again();
+        self.seat = Seat::Up(Box::new(occupant));
         info!(session.id = %record.id, container.id = %container_id, "The agent of session `{}` is taken over", record.id);
         Ok(())
     }
@@ -75,12 +78,17 @@ impl Worker {
     }
 
     /// A task that was at work goes on, if its agent is there; else it has failed.
-    pub(super) async fn go_on(&mut self, record: &SessionRecord, task: &TaskRecord) -> Result<(), Refusal> {
+    pub(super) async fn go_on(
+        &mut self,
+        record: &SessionRecord,
+        task: &TaskRecord,
+        state: &RunState,
+    ) -> Result<(), Refusal> {
         if self.seat.is_empty() {
             let error = "its container is gone".to_owned();
             return Ok(self.fail_without_run(task.id, task.mode, error, true).await?);
         }
-        let state = RunState::of(task.id, record.run_state.as_deref());
+        let state = state.clone().of(task.id);
         let events = events_between(Arc::clone(&self.parts), record.id, task.prompt_seq, record.last_seq).await?;
         let questions = self.parts.store.questions(task.id).await?;
         let open = open_asks(&questions, &state);
@@ -97,14 +105,14 @@ impl Worker {
     /// What the agent has been told, or was about to be: it heeds each once.
     fn tell_again(&mut self, task: &TaskRecord, state: &RunState, questions: Vec<QuestionRecord>) {
         let turn = turn(self.session.id(), task.id, task.prompt.clone(), &task.options, &self.profile);
-        self.tell(task.id.to_string(), &AgentCommand::Turn(Box::new(turn)), None);
+        self.tell(&task.id.to_string(), &AgentCommand::Turn(Box::new(turn)), None);
         for continuation in 1..=state.continuation() {
-            self.tell(continue_id(task.id, continuation), &AgentCommand::Continue, None);
+            self.tell(&continue_id(task.id, continuation), &AgentCommand::Continue, None);
         }
         for question in questions {
             if let (Some(answer), Some(tool)) = (question.answer, state.tool_of(question.id)) {
                 let command = AgentCommand::Answer { id: tool.to_owned(), questions: question.questions, answer };
-                self.tell(question.id.to_string(), &command, None);
+                self.tell(&question.id.to_string(), &command, None);
             }
         }
     }

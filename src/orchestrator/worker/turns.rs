@@ -10,7 +10,7 @@ use super::super::run::{AfterStop, Allowance, Due, End, Run, Share, Step, turn};
 use super::super::seat::{Occupant, Seat, SeatEvent};
 use super::super::users::RunningSlot;
 use super::{Ending, Lost, Worker};
-use crate::agent::{self, AgentCommand, AgentEvent};
+use crate::agent::{self, Adapter, AgentCommand, AgentEvent, Tell};
 use crate::domain::{Mode, TaskId, TaskState};
 use crate::hub::Receipt;
 use crate::journal::Effect;
@@ -59,8 +59,10 @@ impl Worker {
     pub(super) async fn begin(&mut self) -> Result<(), Lost> {
         let Some((task, slot)) = self.starting.take() else { return Ok(()) };
         let Some(occupant) = self.seat.occupant() else { return Ok(()) };
-        if !occupant.set_busy() {
-            // It ended or its place was given away, a moment ago: start another.
+        let turn = turn(self.session.id(), task.id, task.prompt.clone(), &task.options, &self.profile);
+        if !occupant.fits(&turn) || !occupant.set_busy() {
+            // It was started for turns of another kind, or it ended or its place was given away, a moment ago:
+            // start another.
             self.starting = Some((task, slot));
             self.dismiss();
             return Ok(());
@@ -68,14 +70,13 @@ impl Worker {
         let agent = &occupant.lease.agent;
         let started =
             Event::TaskStarted { container_id: agent.container_id, container_name: agent.container_name.clone() };
-        let turn = turn(self.session.id(), task.id, task.prompt, &task.options, &self.profile);
         let mut events = vec![started];
         events.extend(turn.system_prompt.clone().map(|prompt| Event::SystemPrompt { prompt }));
         let allowance = Allowance::new(&task.options, &self.profile, &self.parts.limits);
         let share = Share { _slot: slot, counted: task.counted };
         self.run = Some(Run::new(task.id, task.mode, allowance, self.parts.limits.event_bytes, share));
         let receipt = self.publish(Some(task.id), &events, vec![Effect::TaskRunning(task.id)]).await?;
-        let told = self.tell(task.id.to_string(), &AgentCommand::Turn(Box::new(turn)), Some(receipt));
+        let told = self.tell(&task.id.to_string(), &AgentCommand::Turn(Box::new(turn)), Some(receipt));
         info!(session.id = %self.session.id(), task.id = %task.id, "Task `{}` runs", task.id);
         if !told {
             self.end_run(End::failed("the agent does not read its input", true), false, Vec::new()).await?;
@@ -84,14 +85,24 @@ impl Worker {
     }
 
     /// [`Occupant::tell`], if the agent is there.
-    pub(super) fn tell(&mut self, id: String, command: &AgentCommand, after: Option<Receipt>) -> bool {
+    pub(super) fn tell(&mut self, id: &str, command: &AgentCommand, after: Option<Receipt>) -> bool {
         self.seat.occupant().is_some_and(|occupant| occupant.tell(id, command, after))
+    }
+
+    fn pass_on(&mut self, what: Tell) {
+        // One that takes no more input has its deadlines.
+        if let Some(occupant) = self.seat.occupant() {
+            occupant.pass_on(what, None);
+        }
     }
 
     /// Takes the agent's box away, once what it said has committed.
     pub(super) fn dismiss(&mut self) {
         let after = self.last.clone();
         self.unacknowledged.clear();
+        if let Some(occupant) = self.seat.occupant() {
+            self.agent_state = occupant.state();
+        }
         self.seat.dismiss(after);
     }
 
@@ -136,7 +147,7 @@ impl Worker {
 
     pub(super) async fn seat_agent(&mut self, lease: Lease) -> Result<(), Lost> {
         let (container, spool) = (lease.agent.container_id, lease.agent.spool);
-        let adapter = agent::adapter(self.profile.adapter);
+        let adapter = self.adapter_for(&lease, agent::Process::New).await;
         let mut occupant = Occupant::new(lease, adapter);
         // One that a task waits for must not be given away to somebody else before it begins.
         if self.starting.is_none() {
@@ -148,6 +159,18 @@ impl Worker {
         self.publish(None, &[], vec![Effect::SetContainer(container, spool)]).await?;
         self.seat = Seat::Up(Box::new(occupant));
         Ok(())
+    }
+
+    /// What makes sense of an agent of this session.
+    pub(super) async fn adapter_for(&mut self, lease: &Lease, process: agent::Process) -> Box<dyn Adapter> {
+        let (kind, session_id) = (self.profile.adapter, self.session.id());
+        let cwd = lease.agent.cwd.clone();
+        let has_memory = match agent::memory_file(kind, session_id, &cwd) {
+            Some(path) => self.parts.pool.workspace(lease.agent.container_id).has_file(&path).await,
+            None => false,
+        };
+        let setup = agent::Setup { session_id, cwd, permissions: self.profile.permissions, has_memory };
+        agent::adapter(kind, setup, &self.agent_state, process)
     }
 
     /// No container could be had: the task fails, and a session that never had one closes.
@@ -189,7 +212,11 @@ impl Worker {
             }
             self.heard = line.record;
             for event in said {
-                self.heed(event, &mut events).await?;
+                match event {
+                    // At once: a gateway that dies here makes the same of the same line again.
+                    AgentEvent::Tell(what) => self.pass_on(what),
+                    event => self.heed(event, &mut events).await?,
+                }
             }
         }
         self.show(&mut events).await
@@ -266,7 +293,7 @@ impl Worker {
                     return Ok(());
                 };
                 let receipt = self.publish(Some(task), &events, effects).await?;
-                if !self.tell(continue_id(task, continuation), &AgentCommand::Continue, Some(receipt)) {
+                if !self.tell(&continue_id(task, continuation), &AgentCommand::Continue, Some(receipt)) {
                     let end = End::failed("the agent does not read its input", true);
                     self.end_run(end, false, Vec::new()).await?;
                 }
@@ -318,7 +345,7 @@ impl Worker {
         if run.stop(end) {
             let id = format!("{}/interrupt", run.task);
             // One that takes no more input is stopped by the deadlines.
-            self.tell(id, &AgentCommand::Interrupt, None);
+            self.tell(&id, &AgentCommand::Interrupt, None);
         }
     }
 

@@ -33,7 +33,11 @@ struct FakeProcess {
 
 #[async_trait]
 impl AgentProcess for FakeProcess {
-    async fn write(&self, _: &str, _: &[u8], _: Duration) -> Result<(), RuntimeError> {
+    async fn launch(&self, _: &[String]) -> Result<(), RuntimeError> {
+        Ok(())
+    }
+
+    async fn write(&self, _: &str, _: &str, _: Duration) -> Result<(), RuntimeError> {
         Ok(())
     }
 
@@ -78,6 +82,7 @@ impl Runtime for Fake {
             container_id: spec.container_id,
             container_name: super::super::container_name(spec.container_id),
             spool: SpoolId::generate(),
+            cwd: "/".to_owned(),
             output,
             process: Arc::new(FakeProcess { gone, _output: sender }),
         })

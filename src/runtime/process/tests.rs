@@ -156,17 +156,17 @@ async fn the_exit_comes_although_a_grandchild_holds_stdout() {
 async fn input_arrives_and_an_agent_that_never_reads_holds_nobody() {
     let (_data_dir, runtime) = runtime();
     let mut agent = start(&runtime, "read l; echo \"got $l\"; read l; echo \"got $l\"; exec sleep 1000").await;
-    agent.process.write("w1", b"one\n", DEADLINE).await.unwrap();
+    agent.process.write("w1", "one\n", DEADLINE).await.unwrap();
     assert_eq!(line(&mut agent).await, "got one");
-    agent.process.write("w2", b"two\n", DEADLINE).await.unwrap();
+    agent.process.write("w2", "two\n", DEADLINE).await.unwrap();
     assert_eq!(line(&mut agent).await, "got two");
 
-    let flood = vec![b'x'; 1 << 20];
+    let flood = "x".repeat(1 << 20);
     let refused = agent.process.write("w3", &flood, Duration::from_millis(100)).await;
     assert!(matches!(refused, Err(RuntimeError::NotReading)), "{refused:?}");
     agent.process.kill().await.unwrap();
     assert_eq!(finish(&mut agent).await.1.code, Some(137));
-    assert!(matches!(agent.process.write("w4", b"x\n", DEADLINE).await, Err(RuntimeError::Gone)));
+    assert!(matches!(agent.process.write("w4", "x\n", DEADLINE).await, Err(RuntimeError::Gone)));
     agent.process.kill().await.unwrap();
     agent.process.interrupt().await.unwrap();
 }
@@ -190,10 +190,10 @@ async fn stragglers_are_seen_and_a_kill_ends_them() {
     let mut agent =
         start(&runtime, "read l; setsid sleep 1000 & echo $!; read l; kill $!; wait; echo alone; exec cat").await;
     assert!(!agent.process.has_stragglers().await.unwrap());
-    agent.process.write("w5", b"go\n", DEADLINE).await.unwrap();
+    agent.process.write("w5", "go\n", DEADLINE).await.unwrap();
     let pid = line(&mut agent).await;
     assert!(agent.process.has_stragglers().await.unwrap());
-    agent.process.write("w6", b"go\n", DEADLINE).await.unwrap();
+    agent.process.write("w6", "go\n", DEADLINE).await.unwrap();
     assert_eq!(line(&mut agent).await, "alone");
     until("`cat` alone is left", async || !agent.process.has_stragglers().await.unwrap()).await;
     assert!(!lives(&pid));
@@ -225,13 +225,13 @@ async fn agents_outlive_the_runtime_and_are_heard_on_from_any_line() {
     assert_eq!((lines[0].record, texts(&lines).as_str()), (4, "4\n5\n"));
     for _ in 0..2 {
         // Said twice, under one name: heard once.
-        again.process.write("hello", b"hello\n", DEADLINE).await.unwrap();
+        again.process.write("hello", "hello\n", DEADLINE).await.unwrap();
     }
     assert_eq!(line(&mut again).await, "got hello");
 
     // An older claim is told nothing any more.
     let stale = runtime.adopt(&spec, spool, Epoch(1), 0).await.unwrap().unwrap();
-    let refused = stale.process.write("late", b"late\n", DEADLINE).await;
+    let refused = stale.process.write("late", "late\n", DEADLINE).await;
     assert!(matches!(refused, Err(RuntimeError::Stale)), "{refused:?}");
 
     again.process.remove().await.unwrap();
@@ -281,7 +281,7 @@ async fn what_an_agent_does_to_its_spool_is_seen() {
         let mut agent = start(&runtime, &script).await;
         assert_eq!(line(&mut agent).await, "one");
         let (spool, spec) = (agent.spool, AgentSpec { container_id: agent.container_id, ..spec(&["x"]) });
-        agent.process.write("go", b"go\n", DEADLINE).await.unwrap();
+        agent.process.write("go", "go\n", DEADLINE).await.unwrap();
         // Read anew, as after a crash, when it is done.
         let done = data_dir.0.path().join("workspaces").join(agent.container_id.to_string()).join("done");
         until("it is broken", async || done.exists() || broken(data_dir.0.path())).await;

@@ -195,10 +195,10 @@ impl Occupant {
 
     /// Tells the agent something once it is durable (`after`), and at most once by its `id`, however often
     /// it is told by whichever gateway. Does not wait. `false`: it reads nothing any more.
-    pub(super) fn tell(&mut self, id: &str, command: &AgentCommand, after: Option<Receipt>) -> bool {
+    pub(super) fn tell(&mut self, id: &str, command: &AgentCommand, after: Option<&Receipt>) -> bool {
         let mut tells = Vec::new();
         self.adapter.encode(id, command, &mut tells);
-        tells.into_iter().all(|what| self.pass_on(what, after.clone()))
+        tells.into_iter().all(|what| self.pass_on(what, after.cloned()))
     }
 
     /// Tells the agent what its adapter wants it to hear. Does not wait. `false`: it reads nothing any more.

@@ -86,7 +86,7 @@ impl Worker {
 
     /// [`Occupant::tell`], if the agent is there.
     pub(super) fn tell(&mut self, id: &str, command: &AgentCommand, after: Option<Receipt>) -> bool {
-        self.seat.occupant().is_some_and(|occupant| occupant.tell(id, command, after))
+        self.seat.occupant().is_some_and(|occupant| occupant.tell(id, command, after.as_ref()))
     }
 
     fn pass_on(&mut self, what: Tell) {

@@ -89,12 +89,12 @@ pub(super) fn turn(
 }
 
 /// How a task ends.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) enum End {
     /// The agent is done.
     Completed {
-        /// `end_turn` or `max_turns`.
-        stop_reason: &'static str,
+        /// Whether it could go on, but has been continued often enough.
+        at_limit: bool,
     },
     /// The user stopped it.
     Cancelled,
@@ -218,6 +218,9 @@ pub(super) struct RunState {
     tools: Vec<(String, String)>,
     /// The tool calls of questions, open or answered.
     asks: Vec<(AskId, String)>,
+    /// How it will end, when it is being stopped.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stopping: Option<End>,
     /// What the agent's adapter has to know, whatever task is at work.
     #[serde(skip_serializing_if = "Value::is_null")]
     agent: Value,
@@ -257,6 +260,11 @@ impl RunState {
     /// How often the agent has been let go on.
     pub(super) fn continuation(&self) -> u32 {
         self.continuation
+    }
+
+    /// Whether the agent is being stopped.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.is_some()
     }
 }
 
@@ -314,6 +322,9 @@ impl Run {
             run.share.counted.becomes(TaskState::AwaitingAnswer);
             run.phase = Phase::Asking { since: now };
         }
+        if let Some(end) = &state.stopping {
+            run.stop(end.clone());
+        }
         run
     }
 
@@ -335,6 +346,7 @@ impl Run {
             age_ms: milliseconds(self.started.elapsed()),
             tools: self.shape.open_tools(),
             asks: self.answered_tools.iter().cloned().chain(open).collect(),
+            stopping: self.stopping().cloned(),
             agent,
         };
         state.text()
@@ -434,7 +446,7 @@ impl Run {
             return AfterStop::End { end: end.clone(), agent_is_idle: true };
         }
         let end = match reason {
-            StopReason::EndTurn => End::Completed { stop_reason: "end_turn" },
+            StopReason::EndTurn => End::Completed { at_limit: false },
             StopReason::Error(message) => End::failed(message, false),
             StopReason::Interrupted => End::failed("the agent was interrupted by something else", true),
             StopReason::MaxTurns => {
@@ -448,7 +460,7 @@ impl Run {
                         max_continuations: self.allowance.max_continuations,
                     });
                 } else {
-                    End::Completed { stop_reason: "max_turns" }
+                    End::Completed { at_limit: true }
                 }
             }
         };
@@ -480,7 +492,8 @@ impl Run {
             usage: self.usage,
         };
         let stop_reason = match end {
-            End::Completed { stop_reason } => stop_reason,
+            End::Completed { at_limit: false } => "end_turn",
+            End::Completed { at_limit: true } => "max_turns",
             End::Cancelled => "cancelled",
             End::Failed { error, retryable } => {
                 record.error = Some(error.clone());

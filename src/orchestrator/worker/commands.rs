@@ -104,8 +104,7 @@ impl Worker {
     pub(super) async fn cancel(&mut self, task: TaskId, reply: CancelReply) -> Result<(), Lost> {
         if let Some(run) = self.run.as_mut().filter(|run| run.task == task) {
             run.cancelling.push(reply);
-            self.begin_stop(End::Cancelled);
-            return Ok(());
+            return self.begin_stop(End::Cancelled).await;
         }
         let waiting = match &self.starting {
             Some((starting, _)) if starting.id == task => self.starting.take().map(|(starting, _)| starting),
@@ -235,8 +234,7 @@ impl Worker {
         if let Some((task, _)) = self.starting.take() {
             self.cancel_waiting(task.id, task.mode).await?;
         }
-        self.begin_stop(End::Cancelled);
-        Ok(())
+        self.begin_stop(End::Cancelled).await
     }
 
     pub(super) async fn cancel_waiting(&mut self, task: TaskId, mode: Mode) -> Result<Receipt, Lost> {

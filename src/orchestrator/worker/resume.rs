@@ -8,7 +8,7 @@ use super::super::invariants::OpenAsk;
 use super::super::queue::Waiting;
 use super::super::run::{Allowance, Run, RunState, Share, turn};
 use super::super::seat::{Occupant, Seat};
-use super::turns::continue_id;
+use super::turns::{continue_id, interrupt_id};
 use super::{Lost, Parts, Refusal, Worker};
 use crate::agent::{self, AgentCommand};
 use crate::domain::{Seq, SessionId};
@@ -114,6 +114,9 @@ impl Worker {
                 let command = AgentCommand::Answer { id: tool.to_owned(), questions: question.questions, answer };
                 self.tell(&question.id.to_string(), &command, None);
             }
+        }
+        if state.is_stopping() {
+            self.tell(&interrupt_id(task.id), &AgentCommand::Interrupt, None);
         }
     }
 }

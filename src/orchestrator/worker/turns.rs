@@ -319,10 +319,7 @@ impl Worker {
     pub(super) async fn on_deadline(&mut self) -> Result<(), Lost> {
         let Some(run) = &mut self.run else { return Ok(()) };
         match run.due() {
-            Due::Stop(end) => {
-                self.begin_stop(end);
-                Ok(())
-            }
+            Due::Stop(end) => self.begin_stop(end).await,
             Due::Harder(Step::Kill) => {
                 if let Some(occupant) = self.seat.occupant() {
                     occupant.kill().await;
@@ -339,14 +336,21 @@ impl Worker {
         }
     }
 
-    /// Asks the agent to stop; deadlines do the rest.
-    pub(super) fn begin_stop(&mut self, end: End) {
-        let Some(run) = &mut self.run else { return };
-        if run.stop(end) {
-            let id = format!("{}/interrupt", run.task);
-            // One that takes no more input is stopped by the deadlines.
-            self.tell(&id, &AgentCommand::Interrupt, None);
+    /// Asks the agent to stop; deadlines do the rest. Another gateway goes on with that.
+    pub(super) async fn begin_stop(&mut self, end: End) -> Result<(), Lost> {
+        let Some(run) = &mut self.run else { return Ok(()) };
+        let task = run.task;
+        if !run.stop(end) {
+            return Ok(());
         }
+        // While the journal is away the agent stops all the same.
+        let noted = match self.parts.hub.journal().is_available() {
+            true => Some(self.publish(Some(task), &[], Vec::new()).await?),
+            false => None,
+        };
+        // One that takes no more input is stopped by the deadlines.
+        self.tell(&interrupt_id(task), &AgentCommand::Interrupt, noted);
+        Ok(())
     }
 
     /// Ends the run: makes sure that nothing of it is left running (G8), then publishes `events`, which came
@@ -387,6 +391,11 @@ impl Worker {
 /// Names the word that lets a task's agent go on.
 pub(super) fn continue_id(task: TaskId, continuation: u32) -> String {
     format!("{task}/continue/{continuation}")
+}
+
+/// Names the word that stops a task's agent.
+pub(super) fn interrupt_id(task: TaskId) -> String {
+    format!("{task}/interrupt")
 }
 
 /// What people read when an agent died.

@@ -108,6 +108,36 @@ async fn g1_a_gateway_that_is_killed_loses_nothing_repeats_nothing_and_its_tasks
     .await;
 }
 
+#[tokio::test]
+async fn g8_a_cancel_that_was_under_way_when_its_gateway_died_is_carried_out() {
+    on_both(|database| async move {
+        let data = DataDir::new();
+        let gateway = start(&database, data.path()).await;
+        let token = gateway.token("alice").await;
+        let mut client = Client::connect(gateway.address, &token, true).await;
+        // An agent that heeds neither an interrupt nor SIGINT: a cancel takes 5 s.
+        client.send(json!({"type": "task.submit", "prompt": "/say here\n/hang"})).await;
+        let said = client.expect("task:token").await;
+        let (session, task) = (text(&said, "session_id"), text(&said, "task_id"));
+        client.send(json!({"type": "task.cancel", "task_id": task})).await;
+        // Taken: what comes after it has been answered.
+        client.request(json!({"type": "session.turn", "session_id": session, "prompt": "/say next"})).await;
+        gateway.kill().await;
+
+        let gateway = start(&database, data.path()).await;
+        let mut client = Client::connect(gateway.address, &token, true).await;
+        client.send(json!({"type": "session.resume", "session_id": session})).await;
+        let done = client.until(|frame| frame["type"] == "task:done" || frame["type"] == "task:failed").await;
+        let done = done.last().unwrap();
+        assert_eq!((&done["task_id"], &done["status"]), (&json!(task), &json!("cancelled")), "{done}");
+        // The next one runs.
+        let next = client.until(|frame| frame["type"] == "task:done" || frame["type"] == "task:failed").await;
+        assert_eq!(next.last().unwrap()["status"], "completed");
+        gateway.stop().await;
+    })
+    .await;
+}
+
 /// Two gateways with a data directory each, one database, and one directory for what agents need.
 #[tokio::test]
 async fn g1_another_gateway_goes_on_where_one_stopped_or_died() {

@@ -3,21 +3,21 @@
 //! Used by `http::stream`, which upgrades and authenticates. Reader, writer and watch are futures of one
 //! task, so they end together: `read` turns frames into requests and requests into replies, `attach` follows
 //! sessions, `write` puts everything on the wire, all that waits in one flush,
-//! `watch` ends what must end.
+//! `watch` ends what must end. `socket` is what does not depend on who is at the other end.
 
 mod attach;
 mod counted;
 mod flood;
 mod limit;
 mod read;
+pub mod socket;
 mod watch;
 mod write;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
-use axum::extract::ws::{CloseFrame, Message, WebSocket};
+use axum::extract::ws::{Message, WebSocket};
 use futures_util::{SinkExt, StreamExt};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -29,6 +29,8 @@ pub use counted::{CountedListener, Peer};
 use limit::Followed;
 pub use limit::{Connections, Permit, TooMany};
 pub use read::Outgoing;
+use socket::CLOSE_GRACE;
+pub use socket::End;
 
 use crate::auth::signed_link::Links;
 use crate::auth::{Authenticator, Credential, Principal};
@@ -39,8 +41,6 @@ use crate::protocol::{CloseCode, ErrorFrame, ServerFrame};
 
 /// How many frames and requests may wait for the writer. Full: the reader waits, and so its client.
 const OUTGOING: usize = 64;
-/// How long a close may take, what waits before it and the peer's own close included.
-const CLOSE_GRACE: Duration = Duration::from_secs(2);
 
 /// What every connection needs. Built once, by `app`.
 pub struct Shared {
@@ -74,25 +74,6 @@ pub struct Client {
     pub written: Arc<AtomicU64>,
 }
 
-/// How a connection ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
-    /// We close, for this reason.
-    Close(CloseCode),
-    /// The peer closed or is gone.
-    Gone,
-}
-
-impl End {
-    /// What we close with, if we do.
-    fn code(self) -> Option<CloseCode> {
-        match self {
-            Self::Close(code) => Some(code),
-            Self::Gone => None,
-        }
-    }
-}
-
 /// Serves a client until either side ends it.
 pub async fn serve(shared: Arc<Shared>, socket: WebSocket, client: Client) {
     let (mut sink, mut stream) = socket.split();
@@ -112,36 +93,27 @@ pub async fn serve(shared: Arc<Shared>, socket: WebSocket, client: Client) {
         end = watch => end,
     };
     shared.metrics.connection_closed(end.code());
-    if let End::Close(code) = end {
-        info!(%user, code = code.code(), "A connection of `{user}` is closed: {}", code.word());
-        // The peer may be gone, or slow: both are answered by the deadline.
-        let _ = timeout(CLOSE_GRACE, async {
-            writer.finish(&mut sink).await;
-            let _ = sink.send(close_message(code)).await;
-            while let Some(Ok(_)) = stream.next().await {}
-        })
-        .await;
-    } else {
-        let _ = timeout(CLOSE_GRACE, sink.close()).await;
-    }
-}
-
-/// Tells a client that may not come in why, and closes.
-pub async fn refuse(shared: Arc<Shared>, mut socket: WebSocket, error: ErrorFrame, code: CloseCode) {
-    shared.metrics.error_frame(error.code);
-    shared.metrics.connection_closed(Some(code));
+    // The peer may be gone, or slow: both are answered by the deadline.
     let _ = timeout(CLOSE_GRACE, async {
-        let _ = socket.send(Message::Text(ServerFrame::Error(error).encode())).await;
-        let _ = socket.send(close_message(code)).await;
-        while let Some(Ok(_)) = socket.next().await {}
+        if let End::Close(code) = end {
+            info!(%user, code = code.code(), "A connection of `{user}` is closed: {}", code.word());
+            writer.finish(&mut sink).await;
+        }
+        socket::close(&mut sink, &mut stream, end).await;
     })
     .await;
 }
 
-fn close_message(code: CloseCode) -> Message {
-    // Between half and one and a half of it, so that a thousand clients don't come back at once.
-    let wait = code.retry_after_ms().map(|wait| wait / 2 + rand::random_range(0..=wait));
-    Message::Close(Some(CloseFrame { code: code.code(), reason: code.reason(wait).into() }))
+/// Tells a client that may not come in why, and closes.
+pub async fn refuse(shared: Arc<Shared>, socket: WebSocket, error: ErrorFrame, code: CloseCode) {
+    let (mut sink, mut stream) = socket.split();
+    shared.metrics.error_frame(error.code);
+    shared.metrics.connection_closed(Some(code));
+    let _ = timeout(CLOSE_GRACE, async {
+        let _ = sink.send(Message::Text(ServerFrame::Error(error).encode())).await;
+        socket::close(&mut sink, &mut stream, End::Close(code)).await;
+    })
+    .await;
 }
 
 /// What a write to a socket is measured by.

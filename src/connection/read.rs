@@ -3,18 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::ws::{Message, WebSocket};
+use axum::extract::ws::Message;
 use futures_util::future::BoxFuture;
-use futures_util::stream::{FuturesUnordered, SplitStream};
+use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
-use tokio_tungstenite::tungstenite;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::debug;
 
 use super::attach::Attachment;
 use super::flood::{Flood, Verdict};
+use super::socket::{Stream, end_of};
 use super::{Client, End, Followed, Shared};
 use crate::domain::{Mode, Seq, SessionId, SessionStatus, TaskState};
 use crate::hub::Hub;
@@ -87,7 +87,7 @@ impl Reader {
     }
 
     /// Reads until the connection is to end.
-    pub(super) async fn run(&mut self, stream: &mut SplitStream<WebSocket>) -> End {
+    pub(super) async fn run(&mut self, stream: &mut Stream) -> End {
         let dead_after = Duration::from_secs(self.shared.limits.dead_seconds);
         let mut alive_at = Instant::now();
         loop {
@@ -131,9 +131,7 @@ impl Reader {
                     ErrorFrame::new(ErrorCode::InvalidJson, "binary frames are not read; send JSON in text frames");
                 self.send(ServerFrame::Error(error).into()).await
             }
-            Some(Ok(Message::Ping(_) | Message::Pong(_))) => None,
-            Some(Ok(Message::Close(_))) | None => Some(End::Close(CloseCode::Normal)),
-            Some(Err(error)) => Some(end_of(error)),
+            read => end_of(read.as_ref()),
         }
     }
 
@@ -450,16 +448,4 @@ async fn replay(
         ReplayFrom::Tail(events) => Seq(head.0.saturating_sub(events)),
     };
     Ok(Attachment::replay(session, follow.after(after), head, request_id))
-}
-
-/// Why the socket can't be read any more. The library drops it without a close frame; we send one.
-fn end_of(error: axum::Error) -> End {
-    use tungstenite::error::{Error, ProtocolError};
-    match error.into_inner().downcast::<Error>().map(|error| *error) {
-        Ok(Error::Capacity(_)) => End::Close(CloseCode::TooBig),
-        Ok(Error::Utf8(_)) => End::Close(CloseCode::BadUtf8),
-        Ok(Error::Protocol(ProtocolError::ResetWithoutClosingHandshake)) => End::Gone,
-        Ok(Error::Protocol(_)) => End::Close(CloseCode::Protocol),
-        _ => End::Gone,
-    }
 }

@@ -5,20 +5,20 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use axum::extract::ws::{Message, WebSocket};
+use axum::extract::ws::Message;
 use bytes::Bytes;
-use futures_util::stream::{FuturesUnordered, SplitSink};
+use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, SinkExt, StreamExt};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::attach::{Attachment, Batch, Viewer, step};
+use super::socket::Sink;
 use super::{End, Followed, Outgoing, Shared, progress};
 use crate::domain::{Seq, SessionId};
 use crate::protocol::{CloseCode, FrameText, ServerFrame};
 
-type Sink = SplitSink<WebSocket, Message>;
 /// A step of a followed session: a task of its own, so that a connection to the database is never held
 /// by something that nobody polls while the socket is slow.
 type Step = AbortOnDropHandle<Option<(Box<Attachment>, Batch)>>;

@@ -9,13 +9,8 @@ use axum::response::{IntoResponse, Response};
 
 use super::{ApiError, Gateway, auth_error};
 use crate::auth::{self, AuthError};
-use crate::connection::{self, Client, Peer, TooMany};
+use crate::connection::{self, Client, Peer, TooMany, socket};
 use crate::protocol::{CloseCode, ErrorCode, ErrorFrame};
-
-/// Measured: a third of the capacity against the library's 128 KiB.
-const READ_BUFFER: usize = 4 << 10;
-/// Coalesces what is fed between two flushes.
-const WRITE_BUFFER: usize = 16 << 10;
 
 /// Upgrades. A client that may not come in is upgraded all the same and then told why: a browser can't
 /// read the HTTP status of a failed upgrade.
@@ -30,11 +25,7 @@ pub(super) async fn upgrade(
         Ok(upgrade) => upgrade,
         Err(rejection) => return not_a_websocket(&rejection),
     };
-    let mut upgrade = upgrade
-        .read_buffer_size(READ_BUFFER)
-        .write_buffer_size(WRITE_BUFFER)
-        .max_frame_size(gateway.limits.frame_bytes)
-        .max_message_size(gateway.limits.frame_bytes);
+    let mut upgrade = socket::set_up(upgrade, gateway.limits.frame_bytes);
     if let Some(protocol) = auth::select_subprotocol(&headers).and_then(|name| HeaderValue::from_str(&name).ok()) {
         upgrade.set_selected_protocol(protocol);
     }

@@ -1,0 +1,26 @@
+# What the scripts here share; sourced by them, in the repository's root. Gives them a `scratch` directory, which
+# the one that sources this removes.
+
+scratch=$(mktemp -d)
+
+fail() { printf '\n%s: %s\n' "$0" "$1" >&2; exit 1; }
+
+is_root() { [ "$(id -u)" = 0 ]; }
+
+install_packages() { # what for, packages...
+  local what=$1; shift
+  command -v apt-get >/dev/null || fail "$what is missing; install it (Debian calls it: $*)"
+  is_root || fail "$what is missing; install it: sudo apt-get install -y $*"
+  echo "installing $what: apt-get install -y $*"
+  apt-get update -qq
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >"$scratch/apt.log" 2>&1 ||
+    { tail -20 "$scratch/apt.log" >&2; fail "$what can't be installed; try: apt-get install -y $*"; }
+}
+
+need_rust() {
+  if ! command -v cargo >/dev/null && [ -x "$HOME/.cargo/bin/cargo" ]; then
+    export PATH="$HOME/.cargo/bin:$PATH"
+  fi
+  command -v cargo >/dev/null || fail "Rust is missing; install it: curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y"
+  command -v cc >/dev/null || install_packages "a C compiler" build-essential
+}

@@ -6,6 +6,7 @@
 //! `watch` ends what must end.
 
 mod attach;
+mod closing;
 mod counted;
 mod flood;
 mod limit;
@@ -14,18 +15,17 @@ mod watch;
 mod write;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
 use futures_util::{SinkExt, StreamExt};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
 pub use attach::{Attachment, Viewer};
-pub use counted::{CountedListener, Peer};
+pub use closing::Closing;
+pub use counted::{Counted, Peer, Progress};
 use limit::Followed;
 pub use limit::{Connections, Permit, TooMany};
 pub use read::Outgoing;
@@ -56,8 +56,8 @@ pub struct Shared {
     pub connections: Connections,
     /// Where operators see what happens.
     pub metrics: Arc<Metrics>,
-    /// Cancelled when all sockets are to be closed with 1012.
-    pub closing: CancellationToken,
+    /// Whether all this ends.
+    pub closing: Closing,
 }
 
 /// Who is at the other end.
@@ -70,8 +70,8 @@ pub struct Client {
     pub extended: bool,
     /// Their place among the connections.
     pub permit: Permit,
-    /// Bytes that the socket has taken.
-    pub written: Arc<AtomicU64>,
+    /// What their socket has taken.
+    pub progress: Arc<Progress>,
 }
 
 /// How a connection ends.
@@ -100,11 +100,12 @@ pub async fn serve(shared: Arc<Shared>, socket: WebSocket, client: Client) {
     let user = client.principal.user.clone();
     debug!(%user, extended = client.extended, "A client of `{user}` is connected");
 
+    client.progress.is_watched_elsewhere(); // By the writer, which says why.
     let viewer = Viewer { extended: client.extended, is_admin: client.principal.is_admin };
     let followed = Followed::default();
     let watch = watch::watch(Arc::clone(&shared), client.principal.clone(), client.credential.clone(), outbox.clone());
     let mut writer =
-        write::Writer::new(Arc::clone(&shared), viewer, Arc::clone(&client.written), queue, followed.clone());
+        write::Writer::new(Arc::clone(&shared), viewer, Arc::clone(&client.progress), queue, followed.clone());
     let mut reader = read::Reader::new(Arc::clone(&shared), client, outbox, followed);
     let end = tokio::select! {
         end = reader.run(&mut stream) => end,
@@ -117,7 +118,7 @@ pub async fn serve(shared: Arc<Shared>, socket: WebSocket, client: Client) {
         // The peer may be gone, or slow: both are answered by the deadline.
         let _ = timeout(CLOSE_GRACE, async {
             writer.finish(&mut sink).await;
-            let _ = sink.send(close_message(code)).await;
+            let _ = sink.send(close_message(code, &shared.closing)).await;
             while let Some(Ok(_)) = stream.next().await {}
         })
         .await;
@@ -132,19 +133,17 @@ pub async fn refuse(shared: Arc<Shared>, mut socket: WebSocket, error: ErrorFram
     shared.metrics.connection_closed(Some(code));
     let _ = timeout(CLOSE_GRACE, async {
         let _ = socket.send(Message::Text(ServerFrame::Error(error).encode())).await;
-        let _ = socket.send(close_message(code)).await;
+        let _ = socket.send(close_message(code, &shared.closing)).await;
         while let Some(Ok(_)) = socket.next().await {}
     })
     .await;
 }
 
-fn close_message(code: CloseCode) -> Message {
-    // Between half and one and a half of it, so that a thousand clients don't come back at once.
-    let wait = code.retry_after_ms().map(|wait| wait / 2 + rand::random_range(0..=wait));
+fn close_message(code: CloseCode, closing: &Closing) -> Message {
+    let wait = match code {
+        CloseCode::Restart => Some(closing.retry_after_ms()),
+        // Between half and one and a half of it, so that a thousand clients don't come back at once.
+        code => code.retry_after_ms().map(|wait| wait / 2 + rand::random_range(0..=wait)),
+    };
     Message::Close(Some(CloseFrame { code: code.code(), reason: code.reason(wait).into() }))
-}
-
-/// What a write to a socket is measured by.
-fn progress(written: &AtomicU64) -> u64 {
-    written.load(Ordering::Relaxed)
 }

@@ -4,8 +4,10 @@
 
 use std::net::SocketAddr;
 use std::process::Stdio;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use rustix::process::Pid;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
@@ -17,6 +19,7 @@ pub(crate) struct Program {
     /// Where it listens.
     pub(crate) address: SocketAddr,
     environment: Vec<(String, String)>,
+    log: Arc<Mutex<String>>,
     child: Child,
 }
 
@@ -30,8 +33,12 @@ fn command(environment: &[(String, String)]) -> Command {
 impl Program {
     /// Starts it on a free port and returns when it listens.
     pub(crate) async fn start(settings: &[(&str, &str)]) -> Self {
-        let free = [("STREAMGATE_LISTEN", "127.0.0.1:0"), ("STREAMGATE_ADMIN__LISTEN", "127.0.0.1:0")];
-        let settings = [&free, settings].concat();
+        let usual = [
+            ("STREAMGATE_LISTEN", "127.0.0.1:0"),
+            ("STREAMGATE_ADMIN__LISTEN", "127.0.0.1:0"),
+            ("STREAMGATE_DRAIN_NOTICE_SECONDS", "0"),
+        ];
+        let settings = [&usual, settings].concat();
         let environment: Vec<_> =
             settings.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
         let mut child = command(&environment).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
@@ -46,8 +53,14 @@ impl Program {
             seen.push(line);
         };
         // Read on, or a full pipe stops it.
-        tokio::spawn(async move { while log.next_line().await.is_ok_and(|line| line.is_some()) {} });
-        Self { address, environment, child }
+        let heard = Arc::new(Mutex::new(seen.join("\n")));
+        let hears = Arc::clone(&heard);
+        tokio::spawn(async move {
+            while let Ok(Some(line)) = log.next_line().await {
+                hears.lock().unwrap().push_str(&(line + "\n"));
+            }
+        });
+        Self { address, environment, log: heard, child }
     }
 
     /// A new token of `user`, as `streamgate token create` prints it.
@@ -62,10 +75,24 @@ impl Program {
         self.child.kill().await.unwrap();
     }
 
+    /// What it has logged.
+    pub(crate) fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// Its process.
+    pub(crate) fn pid(&self) -> Pid {
+        Pid::from_raw(i32::try_from(self.child.id().unwrap()).unwrap()).unwrap()
+    }
+
+    /// SIGTERM.
+    pub(crate) fn terminate(&self) {
+        rustix::process::kill_process(self.pid(), rustix::process::Signal::TERM).unwrap();
+    }
+
     /// SIGTERM, and a good end.
     pub(crate) async fn stop(mut self) {
-        let pid = rustix::process::Pid::from_raw(i32::try_from(self.child.id().unwrap()).unwrap()).unwrap();
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        self.terminate();
         let status = tokio::time::timeout(PATIENCE, self.child.wait()).await.expect("an end in time").unwrap();
         assert!(status.success(), "{status}");
     }

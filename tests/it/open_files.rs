@@ -22,10 +22,9 @@ impl Process {
         Self(PathBuf::from(format!("/proc/{}", program.pid().as_raw_nonzero())))
     }
 
-    /// The highest descriptor that is open.
-    fn highest(&self) -> u64 {
-        let names = std::fs::read_dir(self.0.join("fd")).unwrap().map(|file| file.unwrap().file_name());
-        names.map(|name| name.to_str().unwrap().parse().unwrap()).max().unwrap()
+    /// The descriptor that the next file gets.
+    fn first_free(&self) -> u64 {
+        (0..).find(|file| !self.0.join("fd").join(file.to_string()).is_symlink()).unwrap()
     }
 
     fn files(&self) -> usize {
@@ -61,13 +60,14 @@ async fn without_a_free_file_who_is_here_goes_on_and_all_is_well_again_when_ther
         let program = Program::start(&settings).await;
         let token = program.token("alice").await;
         let mut client = Client::connect(program.address, &token, true).await;
-        let session = text(&client.start_session().await, "session_id");
+        let ready = client.start_session().await;
+        let session = text(&ready, "session_id");
         client.turn(&session, "/say before").await;
 
         let process = Process::of(&program);
-        limit_files(&program, process.highest() + 2);
+        limit_files(&program, process.first_free() + 2);
         let mut strangers = Vec::new();
-        for _ in 0..100 {
+        for _ in 0..30 {
             strangers.push(Plain::open(program.address).await);
         }
         eventually("there is no file left", async || program.log().contains("No connection can be accepted now")).await;
@@ -78,12 +78,21 @@ async fn without_a_free_file_who_is_here_goes_on_and_all_is_well_again_when_ther
         for frame in [json!({"type": "session.start"}), json!({"type": "task.submit", "prompt": "/say no"})] {
             let reply = client.request(frame).await;
             assert!(reply["type"] == "session.ready" || reply["retry_after_ms"].is_u64(), "{reply}");
+            if reply["type"] == "session.ready" && reply["task_id"].is_string() {
+                client.until_task_end().await;
+            }
         }
-        assert_eq!(client.request(json!({"type": "ping"})).await["type"], "pong");
+        // A task is at work through all of it.
+        let container = text(&ready, "container_id");
+        client.hold_in(&session, "go").await;
         let worked = process.worked();
         sleep(Duration::from_secs(3)).await;
         let worked = process.worked() - worked;
         assert!(worked < 100, "it spins: {worked} hundredths of 3 s");
+
+        std::fs::write(data.path().join("workspaces").join(container).join("go"), "").unwrap();
+        let done = client.until_task_end().await.pop().unwrap();
+        assert_eq!(done["status"], "completed", "{done}");
 
         drop(strangers);
         limit_files(&program, 20_000.min(rustix::process::getrlimit(Resource::Nofile).maximum.unwrap_or(20_000)));
@@ -91,7 +100,7 @@ async fn without_a_free_file_who_is_here_goes_on_and_all_is_well_again_when_ther
         let frames = late.run("/say after").await;
         assert_eq!(of_type(&frames, "task:done")[0]["status"], "completed");
         assert_eq!(streamed(&client.turn(&session, "/say after").await), "after");
-        assert_eq!(of_type(&replay(&mut late, &session).await, "turn.done").len(), 3);
+        assert_eq!(of_type(&replay(&mut late, &session).await, "turn.done").len(), 4);
         assert!(program.log().contains("Connections are accepted again"));
         assert!(!program.log().contains("panicked"), "{}", program.log());
         program.stop().await;

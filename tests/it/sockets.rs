@@ -41,6 +41,11 @@ impl Plain {
         }
     }
 
+    /// Everything up to the end of an answer whose length nobody knew.
+    async fn read_to_end_of_answer(&mut self) -> String {
+        self.read_until("0\r\n\r\n").await
+    }
+
     /// Everything up to the end, however that comes.
     pub(crate) async fn read_to_end(&mut self) -> String {
         let mut read = Vec::new();
@@ -259,6 +264,16 @@ async fn an_event_stream_whose_reader_stalls_is_ended_and_a_slow_one_is_not() {
     stream_of(&gateway, "alice", &session).await.read_until("id: 1\n").await;
     let rest = stalled.read_to_end().await;
     assert!(rest.len() < 20_000_000 && !rest.ends_with("0\r\n\r\n"), "broken off: {}", rest.len());
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn an_event_stream_ends_whole_at_the_age_of_connections() {
+    let gateway = gateway(|limits| limits.connection_seconds = 2).await;
+    let session = text(&gateway.client("alice").await.start_session().await, "session_id");
+    let began = Instant::now();
+    let all = stream_of(&gateway, "alice", &session).await.read_to_end_of_answer().await;
+    assert!(all.contains(": hello") && began.elapsed() >= Duration::from_millis(1_750), "{:?}", began.elapsed());
     gateway.stop().await;
 }
 

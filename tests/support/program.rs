@@ -54,10 +54,10 @@ impl Program {
         };
         // Read on, or a full pipe stops it.
         let heard = Arc::new(Mutex::new(seen.join("\n")));
-        let hears = Arc::clone(&heard);
+        let writer = Arc::clone(&heard);
         tokio::spawn(async move {
             while let Ok(Some(line)) = log.next_line().await {
-                hears.lock().unwrap().push_str(&(line + "\n"));
+                writer.lock().unwrap().push_str(&(line + "\n"));
             }
         });
         Self { address, environment, log: heard, child }

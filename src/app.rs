@@ -232,7 +232,8 @@ impl App {
             error!("The journal can't commit: what was not acknowledged by now is lost");
             self.writer.abort();
         }
-        self.database.close().await;
+        // Whoever still has a statement under way, nobody waits for.
+        let _ = timeout(self.drain.saturating_sub(began.elapsed()), self.database.close()).await;
         self.operators.stop();
         if timeout(grace(OPERATORS_GRACE), self.operators.stopped()).await.is_err() {
             self.operators.cut(); // Somebody reads slowly: the process ends all the same.
@@ -246,14 +247,17 @@ async fn close_sockets(shared: &Shared, server: &mut Server, time: Duration) {
     let connections = shared.connections.count();
     let batches = time.saturating_sub(SOCKET_GRACE).max(time / 2);
     let last = shared.closing.end(connections, batches);
-    // The server does not wait for upgraded sockets: their permits tell when they are closed.
     let closed = async {
-        server.stopped().await;
+        // Event streams that nobody reads, and the like.
+        if timeout(last + SOCKET_GRACE, server.stopped()).await.is_err() {
+            server.cut();
+        }
+        // The server does not wait for upgraded sockets: their permits tell when they are closed.
         while shared.connections.count() > 0 {
             sleep(Duration::from_millis(10)).await;
         }
     };
-    if timeout(time.min(last + SOCKET_GRACE), closed).await.is_err() {
+    if timeout(time, closed).await.is_err() {
         let left = shared.connections.count();
         info!(connections = left, "{left} connections did not close in time and are cut off");
         server.cut();

@@ -211,6 +211,8 @@ async fn serve(
     let (mut heard, mut stopping) = (false, false);
     loop {
         tokio::select! {
+            // First, whoever else is late: what has come is read before anybody's time is up.
+            biased;
             _ = connection.as_mut() => return, // However it ended: nobody is left to tell.
             () = &mut too_long, if !heard => {
                 heard = asked.load(Ordering::Relaxed);

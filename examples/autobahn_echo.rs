@@ -12,24 +12,24 @@ use axum::extract::ws::{Message, WebSocket};
 use axum::response::Response;
 use axum::routing::get;
 use futures_util::{SinkExt, StreamExt};
-use streamgate::connection::CountedListener;
+use streamgate::config::LimitsConfig;
 use streamgate::connection::socket::{self, CLOSE_GRACE, End, Sink, Stream};
+use streamgate::http::server::{Server, SocketLimits};
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 
 /// The largest message of the cases has 16 MiB.
 const FRAME_BYTES: usize = 16 << 20;
+/// The suite uses one at a time.
+const SOCKETS: usize = 16;
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
     writeln!(std::io::stdout(), "ws://{}/", listener.local_addr()?)?;
     let routes = Router::new().route("/", get(upgrade));
-    let (mut stdin, mut nowhere) = (tokio::io::stdin(), tokio::io::sink());
-    tokio::select! {
-        served = axum::serve(CountedListener(listener), routes).into_future() => served?,
-        _ = tokio::io::copy(&mut stdin, &mut nowhere) => (),
-    }
+    let _server = Server::start(listener, routes, SocketLimits::new(SOCKETS, &LimitsConfig::default()));
+    tokio::io::copy(&mut tokio::io::stdin(), &mut tokio::io::sink()).await?;
     Ok(())
 }
 
@@ -40,7 +40,7 @@ async fn upgrade(upgrade: WebSocketUpgrade) -> Response {
 async fn serve(socket: WebSocket) {
     let (mut sink, mut stream) = socket.split();
     let end = echo(&mut sink, &mut stream).await;
-    let _ = timeout(CLOSE_GRACE, socket::close(&mut sink, &mut stream, end)).await;
+    let _ = timeout(CLOSE_GRACE, socket::close(&mut sink, &mut stream, end, None)).await;
 }
 
 async fn echo(sink: &mut Sink, stream: &mut Stream) -> End {

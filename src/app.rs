@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info};
@@ -19,29 +20,35 @@ use crate::auth::Authenticator;
 use crate::auth::api_token::{ApiToken, ApiTokens};
 use crate::auth::signed_link::{Links, SignedLinks};
 use crate::config::{Config, RuntimeKind};
-use crate::connection::{Connections, CountedListener, Peer, Shared};
+use crate::connection::{Closing, Connections, Shared};
 use crate::database::Database;
 use crate::domain::{Clock, ProfileId};
 use crate::http;
+use crate::http::server::{Server, SocketLimits};
 use crate::hub::Hub;
 use crate::journal::Journal;
 use crate::metrics::Metrics;
 use crate::node::{Node, make_data_dir};
-use crate::orchestrator::{HARD_GRACE, KeyLocks, Orchestrator, Parts, Users};
+use crate::orchestrator::{KeyLocks, Orchestrator, Parts, Users};
 use crate::runtime::Runtime;
 use crate::runtime::docker::DockerRuntime;
 use crate::runtime::pool::{Pool, PoolLimits};
 use crate::runtime::process::ProcessRuntime;
 use crate::store::Store;
 
-/// How long open sockets get to close before the runs are waited for.
-const SOCKET_GRACE: Duration = Duration::from_secs(4);
+/// Sockets of operators and their programs.
+const OPERATORS_SOCKETS: usize = 64;
 
+/// The time to drain for which the following times are meant. In less they are shorter, all alike.
+const FULL_DRAIN: Duration = Duration::from_secs(20);
+/// How long the last sockets get to close: what waits for them, their close and the peer's own.
+const SOCKET_GRACE: Duration = Duration::from_millis(2_500);
+/// How long workers get to end once they must.
+const HARD_GRACE: Duration = Duration::from_secs(3);
 /// How long agents get to go.
 const POOL_GRACE: Duration = Duration::from_secs(3);
 /// How long the journal gets to commit what it holds.
 const JOURNAL_GRACE: Duration = Duration::from_secs(3);
-
 /// How long operators get to read the last answers.
 const OPERATORS_GRACE: Duration = Duration::from_millis(250);
 
@@ -54,11 +61,10 @@ pub struct App {
     shared: Arc<Shared>,
     database: Database,
     drain: Duration,
+    drain_notice: Duration,
     tracker: TaskTracker,
-    stop_listening: CancellationToken,
-    server: JoinHandle<std::io::Result<()>>,
-    stop_operators: CancellationToken,
-    operators: JoinHandle<std::io::Result<()>>,
+    server: Server,
+    operators: Server,
     writer: JoinHandle<()>,
     _node: Node,
 }
@@ -142,18 +148,14 @@ impl App {
             connections: Connections::new(&config.limits),
             metrics,
             limits: config.limits,
-            closing: CancellationToken::new(),
+            closing: Closing::default(),
         });
-        let stop_operators = CancellationToken::new();
-        let operators = axum::serve(operators, http::operators(Arc::clone(&shared)))
-            .with_graceful_shutdown(stop_operators.clone().cancelled_owned());
-        let operators = spawn(async move { operators.await });
+        let limits = SocketLimits::new(OPERATORS_SOCKETS, &shared.limits);
+        let operators = Server::start(operators, http::operators(Arc::clone(&shared)), limits);
         info!(address = %operators_address, "Metrics are at http://{operators_address}/metrics");
-        let stop_listening = CancellationToken::new();
-        let routes = http::routes(Arc::clone(&shared)).into_make_service_with_connect_info::<Peer>();
-        let server = axum::serve(CountedListener(listener), routes)
-            .with_graceful_shutdown(stop_listening.clone().cancelled_owned());
-        let server = spawn(async move { server.await });
+        let sockets = shared.limits.connections.saturating_add(shared.limits.other_sockets);
+        let limits = SocketLimits::new(sockets, &shared.limits);
+        let server = Server::start(listener, http::routes(Arc::clone(&shared)), limits);
         info!(%address, "Listening on {address}");
         Ok(Self {
             address,
@@ -163,10 +165,9 @@ impl App {
             shared,
             database,
             drain: Duration::from_secs(config.drain_seconds),
+            drain_notice: Duration::from_secs(config.drain_notice_seconds),
             tracker,
-            stop_listening,
             server,
-            stop_operators,
             operators,
             writer,
             _node: node,
@@ -198,40 +199,68 @@ impl App {
         &self.shared
     }
 
-    /// Drains: stops listening, closes the sockets with 1012, leaves agents to the next gateway,
-    /// and closes the journal. What is queued stays queued for the next start. Operators are answered to the
-    /// end.
+    /// How many sockets of clients and strangers are open.
+    pub fn open_sockets(&self) -> usize {
+        self.server.open()
+    }
+
+    /// Drains, within the time that is set: says so while all goes on, then stops listening, closes the
+    /// sockets with 1012 in batches, leaves agents to the next gateway, and closes the journal. What is queued
+    /// stays queued for the next start. Operators are answered to the end.
     pub async fn shutdown(mut self) {
-        self.stop_listening.cancel();
-        self.shared.closing.cancel();
-        // The server does not wait for upgraded sockets: their permits tell when they are closed.
-        let sockets = async {
-            let _ = (&mut self.server).await; // However it ended, it has.
-            while self.shared.connections.count() > 0 {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        };
-        // What agents, journal and stragglers may need afterwards is kept back.
-        let grace = self.drain.saturating_sub(HARD_GRACE + POOL_GRACE + JOURNAL_GRACE + OPERATORS_GRACE);
-        let (_, ()) = tokio::join!(
-            tokio::time::timeout(SOCKET_GRACE, sockets), // What is left is cut off.
-            self.shared.orchestrator.drain(grace),
+        let began = Instant::now();
+        self.shared.closing.drain();
+        // A balancer that looks now and then sends nobody here any more. Where nobody is, nobody looks.
+        if self.server.open() > 0 {
+            sleep(self.drain_notice.min(self.drain / 4)).await;
+        }
+        let grace = |full: Duration| full.mul_f64((self.drain.div_duration_f64(FULL_DRAIN)).min(1.0));
+        let afterwards = grace(POOL_GRACE + JOURNAL_GRACE + OPERATORS_GRACE);
+        let left = self.drain.saturating_sub(began.elapsed() + afterwards);
+        let hard = grace(HARD_GRACE);
+        tokio::join!(
+            close_sockets(&self.shared, &mut self.server, left),
+            self.shared.orchestrator.drain(left.saturating_sub(hard), hard),
         );
         self.tracker.close();
         let pool = self.shared.orchestrator.pool();
-        if tokio::time::timeout(POOL_GRACE, pool.shutdown()).await.is_err() {
+        if timeout(grace(POOL_GRACE), pool.shutdown()).await.is_err() {
             error!("Some agents could not be stopped in time; the next start removes them");
         }
         self.shared.orchestrator.hub().journal().close();
-        if tokio::time::timeout(JOURNAL_GRACE, &mut self.writer).await.is_err() {
+        if timeout(grace(JOURNAL_GRACE), &mut self.writer).await.is_err() {
             error!("The journal can't commit: what was not acknowledged by now is lost");
             self.writer.abort();
         }
-        self.database.close().await;
-        self.stop_operators.cancel();
-        if tokio::time::timeout(OPERATORS_GRACE, &mut self.operators).await.is_err() {
-            self.operators.abort(); // Somebody reads slowly: the process ends all the same.
+        // Whoever still has a statement under way, nobody waits for.
+        let _ = timeout(self.drain.saturating_sub(began.elapsed()), self.database.close()).await;
+        self.operators.stop();
+        if timeout(grace(OPERATORS_GRACE), self.operators.stopped()).await.is_err() {
+            self.operators.cut(); // Somebody reads slowly: the process ends all the same.
         }
+    }
+}
+
+/// Stops listening and closes all sockets, in batches, within `time`. What is left then is cut off.
+async fn close_sockets(shared: &Shared, server: &mut Server, time: Duration) {
+    server.stop();
+    let connections = shared.connections.count();
+    let batches = time.saturating_sub(SOCKET_GRACE).max(time / 2);
+    let last = shared.closing.end(connections, batches);
+    let closed = async {
+        // Event streams that nobody reads, and the like.
+        if timeout(last + SOCKET_GRACE, server.stopped()).await.is_err() {
+            server.cut();
+        }
+        // The server does not wait for upgraded sockets: their permits tell when they are closed.
+        while shared.connections.count() > 0 {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    if timeout(time, closed).await.is_err() {
+        let left = shared.connections.count();
+        info!(connections = left, "{left} connections did not close in time and are cut off");
+        server.cut();
     }
 }
 

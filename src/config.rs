@@ -31,8 +31,10 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// The profile of who names none.
     pub default_profile: String,
-    /// Seconds to finish or hand over after SIGTERM.
+    /// Seconds to hand over after SIGTERM.
     pub drain_seconds: u64,
+    /// Seconds of these in which health says that it drains and all goes on; a quarter of them at most.
+    pub drain_notice_seconds: u64,
     /// Days to keep ended sessions; 0 = for ever.
     pub retention_days: u64,
     /// Where sessions and events are kept.
@@ -164,8 +166,14 @@ pub struct LimitsConfig {
     /// Connections per process. The default gives way to the machine's open-file limit; any other
     /// value must fit it.
     pub connections: usize,
+    /// Sockets beside those of connections: REST calls, and who has not said yet what they want.
+    pub other_sockets: usize,
     /// New connections per second.
     pub new_connections_per_second: u32,
+    /// Seconds that a new socket may take over its first request's head.
+    pub head_seconds: u64,
+    /// Seconds that a socket may be idle between two requests.
+    pub keep_alive_seconds: u64,
     /// Sessions that a connection follows.
     pub followed_sessions: usize,
     /// Waiting tasks of a session.
@@ -302,6 +310,7 @@ impl Default for Config {
             data_dir: PathBuf::from("./data"),
             default_profile: "demo".to_owned(),
             drain_seconds: 20,
+            drain_notice_seconds: 5,
             retention_days: 0,
             database: DatabaseConfig::default(),
             runtime: RuntimeConfig::default(),
@@ -364,7 +373,10 @@ impl Default for LimitsConfig {
             flood_seconds: 10,
             connections_per_user: 20,
             connections: 10_000,
+            other_sockets: 1_000,
             new_connections_per_second: 200,
+            head_seconds: 10,
+            keep_alive_seconds: 75,
             followed_sessions: 64,
             waiting_per_session: 20,
             waiting_per_user: 100,

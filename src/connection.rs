@@ -6,6 +6,7 @@
 //! `watch` ends what must end. `socket` is what does not depend on who is at the other end.
 
 mod attach;
+mod closing;
 mod counted;
 mod flood;
 mod limit;
@@ -15,17 +16,16 @@ mod watch;
 mod write;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::extract::ws::{Message, WebSocket};
 use futures_util::{SinkExt, StreamExt};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
 pub use attach::{Attachment, Viewer};
-pub use counted::{CountedListener, Peer};
+pub use closing::Closing;
+pub use counted::{Counted, Peer, Progress};
 use limit::Followed;
 pub use limit::{Connections, Permit, TooMany};
 pub use read::Outgoing;
@@ -56,8 +56,8 @@ pub struct Shared {
     pub connections: Connections,
     /// Where operators see what happens.
     pub metrics: Arc<Metrics>,
-    /// Cancelled when all sockets are to be closed with 1012.
-    pub closing: CancellationToken,
+    /// Whether all this ends.
+    pub closing: Closing,
 }
 
 /// Who is at the other end.
@@ -70,8 +70,8 @@ pub struct Client {
     pub extended: bool,
     /// Their place among the connections.
     pub permit: Permit,
-    /// Bytes that the socket has taken.
-    pub written: Arc<AtomicU64>,
+    /// What their socket has taken.
+    pub progress: Arc<Progress>,
 }
 
 /// Serves a client until either side ends it.
@@ -81,11 +81,12 @@ pub async fn serve(shared: Arc<Shared>, socket: WebSocket, client: Client) {
     let user = client.principal.user.clone();
     debug!(%user, extended = client.extended, "A client of `{user}` is connected");
 
+    client.progress.is_watched_elsewhere(); // By the writer, which says why.
     let viewer = Viewer { extended: client.extended, is_admin: client.principal.is_admin };
     let followed = Followed::default();
     let watch = watch::watch(Arc::clone(&shared), client.principal.clone(), client.credential.clone(), outbox.clone());
     let mut writer =
-        write::Writer::new(Arc::clone(&shared), viewer, Arc::clone(&client.written), queue, followed.clone());
+        write::Writer::new(Arc::clone(&shared), viewer, Arc::clone(&client.progress), queue, followed.clone());
     let mut reader = read::Reader::new(Arc::clone(&shared), client, outbox, followed);
     let end = tokio::select! {
         end = reader.run(&mut stream) => end,
@@ -99,7 +100,7 @@ pub async fn serve(shared: Arc<Shared>, socket: WebSocket, client: Client) {
             info!(%user, code = code.code(), "A connection of `{user}` is closed: {}", code.word());
             writer.finish(&mut sink).await;
         }
-        socket::close(&mut sink, &mut stream, end).await;
+        socket::close(&mut sink, &mut stream, end, wait(end.code(), &shared.closing)).await;
     })
     .await;
 }
@@ -111,12 +112,17 @@ pub async fn refuse(shared: Arc<Shared>, socket: WebSocket, error: ErrorFrame, c
     shared.metrics.connection_closed(Some(code));
     let _ = timeout(CLOSE_GRACE, async {
         let _ = sink.send(Message::Text(ServerFrame::Error(error).encode())).await;
-        socket::close(&mut sink, &mut stream, End::Close(code)).await;
+        let wait = wait(Some(code), &shared.closing);
+        socket::close(&mut sink, &mut stream, End::Close(code), wait).await;
     })
     .await;
 }
 
-/// What a write to a socket is measured by.
-fn progress(written: &AtomicU64) -> u64 {
-    written.load(Ordering::Relaxed)
+/// When a client that is closed with `code` is to come back, in milliseconds.
+fn wait(code: Option<CloseCode>, closing: &Closing) -> Option<u64> {
+    match code? {
+        CloseCode::Restart => Some(closing.retry_after_ms()),
+        // Between half and one and a half of it, so that a thousand clients don't come back at once.
+        code => code.retry_after_ms().map(|wait| wait / 2 + rand::random_range(0..=wait)),
+    }
 }

@@ -7,10 +7,12 @@ mod events;
 mod files;
 mod health;
 mod operators;
+mod pace;
 mod page;
 mod path;
 mod profiles;
 mod query;
+pub mod server;
 mod sessions;
 mod sse;
 mod stream;
@@ -21,7 +23,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{FromRequestParts, Request};
+use axum::extract::{FromRequestParts, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
@@ -68,10 +70,12 @@ pub fn routes(shared: Arc<Shared>) -> Router {
         .route("/health/ready", get(health::ready))
         .merge(api)
         .merge(files)
+        .layer(middleware::from_fn_with_state(Arc::clone(&shared), pace::keep_pace))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(middleware::from_fn(error_bodies))
         .layer(CatchPanicLayer::custom(panicked))
+        .layer(middleware::from_fn_with_state(Arc::clone(&shared), count_errors))
         .with_state(shared)
 }
 
@@ -121,6 +125,7 @@ impl IntoResponse for ApiError {
         let status = self.0.code.status();
         let retry_after = self.0.retry_after_ms;
         let mut response = (status, axum::Json(serde_json::json!({ "error": self.0 }))).into_response();
+        response.extensions_mut().insert(self.0.code);
         if let Some(wait) = retry_after
             && let Ok(seconds) = HeaderValue::from_str(&wait.div_ceil(1_000).to_string())
         {
@@ -225,6 +230,15 @@ async fn error_bodies(request: Request, next: Next) -> Response {
     response
         .headers_mut()
         .insert(HeaderName::from_static("x-content-type-options"), HeaderValue::from_static("nosniff"));
+    response
+}
+
+/// Counts the errors that clients are answered with.
+async fn count_errors(State(gateway): State<Gateway>, request: Request, next: Next) -> Response {
+    let response = next.run(request).await;
+    if let Some(code) = response.extensions().get::<ErrorCode>() {
+        gateway.metrics.rest_error(*code);
+    }
     response
 }
 

@@ -39,6 +39,8 @@ pub struct Metrics {
     read: Read,
     connections_closed: Family<Label<u16>, Counter>,
     error_frames: Family<Label<&'static str>, Counter>,
+    rest_errors: Family<Label<&'static str>, Counter>,
+    event_streams: Gauge,
     tasks: States<Gauge>,
     tasks_accepted: Counter,
     tasks_ended: States<Counter>,
@@ -147,6 +149,8 @@ impl Metrics {
             read: Read::default(),
             connections_closed: Family::default(),
             error_frames: Family::default(),
+            rest_errors: Family::default(),
+            event_streams: Gauge::default(),
             tasks: Family::default(),
             tasks_accepted: Counter::default(),
             tasks_ended: Family::default(),
@@ -172,6 +176,7 @@ impl Metrics {
         drop(self.connections_closed.get_or_create(&[("code", NO_CLOSE_FRAME)]));
         for code in ErrorCode::ALL {
             drop(self.error_frames.get_or_create(&[("code", code.as_str())]));
+            drop(self.rest_errors.get_or_create(&[("code", code.as_str())]));
         }
         for state in OPEN {
             drop(self.tasks.get_or_create(&[("state", state.as_str())]));
@@ -199,8 +204,13 @@ impl Metrics {
 
         registry.register(
             "connections_open",
-            "WebSocket connections that are authenticated and open",
+            "Connections that are authenticated and open: WebSockets and event streams",
             self.read.connections.clone(),
+        );
+        registry.register(
+            "event_streams_open",
+            "Event streams (Server-Sent Events) among the open connections",
+            self.event_streams.clone(),
         );
         registry.register(
             "connections_closed",
@@ -212,6 +222,11 @@ impl Metrics {
             "error_frames",
             "Error frames sent over WebSockets, by their code",
             self.error_frames.clone(),
+        );
+        registry.register(
+            "rest_errors",
+            "Requests over HTTP that were answered with an error, by its code",
+            self.rest_errors.clone(),
         );
         registry.register(
             "viewers_behind",
@@ -299,6 +314,17 @@ impl Metrics {
     /// An error frame goes out.
     pub fn error_frame(&self, code: ErrorCode) {
         self.error_frames.get_or_create(&[("code", code.as_str())]).inc();
+    }
+
+    /// A request over HTTP is answered with an error.
+    pub fn rest_error(&self, code: ErrorCode) {
+        self.rest_errors.get_or_create(&[("code", code.as_str())]).inc();
+    }
+
+    /// Counts an open event stream, for as long as what this returns lives.
+    pub fn event_stream(&self) -> Counted {
+        self.event_streams.inc();
+        Counted(self.event_streams.clone())
     }
 
     /// Counts an open task, for as long as what this returns lives.

@@ -55,8 +55,6 @@ pub const LEASE: Duration = Duration::from_secs(15);
 const TAKE_UP_AFTER: Duration = Duration::from_secs(1);
 /// How long between two looks for a commit that is on its way.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
-/// How long workers get to end once they must.
-pub const HARD_GRACE: Duration = Duration::from_secs(3);
 
 /// What the orchestrator is made of. Built by `app`.
 pub struct Parts {
@@ -601,13 +599,14 @@ impl Orchestrator {
         }
     }
 
-    /// Ends all work: nothing new starts at once, runs get `grace` to finish.
-    pub async fn drain(&self, grace: Duration) {
+    /// Ends all work: nothing new starts at once, runs get `grace` to finish, and as much as `hard` to end once
+    /// they must.
+    pub async fn drain(&self, grace: Duration, hard: Duration) {
         self.parts.soft.cancel();
         self.parts.tracker.close();
         if tokio::time::timeout(grace, self.parts.tracker.wait()).await.is_err() {
             self.parts.hard.cancel();
-            if tokio::time::timeout(HARD_GRACE, self.parts.tracker.wait()).await.is_err() {
+            if tokio::time::timeout(hard, self.parts.tracker.wait()).await.is_err() {
                 warn!("Some sessions did not end in time");
             }
         }

@@ -212,6 +212,40 @@ async fn errors_and_closes_are_counted_by_their_codes() {
 }
 
 #[tokio::test]
+async fn errors_over_rest_and_open_event_streams_are_counted() {
+    let gateway = start().await;
+    let mut client = gateway.client("alice").await;
+    let session = id_of(&client.start_session().await, "session_id");
+    let (http, token) = (reqwest::Client::new(), gateway.token("alice", None).await);
+    for (path, status) in [("/v1/sessions/x", 404), ("/v1/nothing", 404), ("/v1/sessions?limit=x", 422)] {
+        let answer = http.get(gateway.url(path)).bearer_auth(&token).send().await.unwrap();
+        assert_eq!(answer.status(), status, "{path}");
+    }
+    assert_eq!(http.get(gateway.url("/v1/sessions")).send().await.unwrap().status(), 401);
+    assert_eq!(http.post(gateway.url("/health")).send().await.unwrap().status(), 405);
+    assert_eq!(http.get(gateway.url("/v1/stream")).send().await.unwrap().status(), 426);
+    let counted = [
+        ("rest_errors_total{code=\"SESSION_NOT_FOUND\"}", 1.0),
+        ("rest_errors_total{code=\"NOT_FOUND\"}", 2.0),
+        ("rest_errors_total{code=\"VALIDATION_FAILED\"}", 2.0),
+        ("rest_errors_total{code=\"UNAUTHORIZED\"}", 1.0),
+        ("rest_errors_total{code=\"INTERNAL_ERROR\"}", 0.0),
+        ("error_frames_total{code=\"NOT_FOUND\"}", 0.0),
+        ("event_streams_open", 0.0),
+        ("connections_open", 1.0),
+    ];
+    assert_values(&gateway.scrape().await, &counted);
+
+    let path = format!("/v1/sessions/{session}/stream");
+    let stream = http.get(gateway.url(&path)).bearer_auth(&token).send().await.unwrap();
+    assert_values(&gateway.scrape().await, &[("event_streams_open", 1.0), ("connections_open", 2.0)]);
+    drop(stream);
+    gateway.becomes("event_streams_open", 0.0).await;
+    gateway.becomes("connections_open", 1.0).await;
+    gateway.stop().await;
+}
+
+#[tokio::test]
 async fn a_viewer_is_behind_until_it_has_read_what_is_no_longer_in_memory() {
     let gateway = start().await;
     let mut client = gateway.client("alice").await;

@@ -1,4 +1,5 @@
-//! Fits `limits.connections` to the files that this process may open: each connection is one.
+//! Fits `limits.connections` to the files that this process may open: each connection is one, and so is each
+//! other socket.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -14,7 +15,8 @@ impl Config {
     pub fn fit_open_files(&mut self) -> Result<Option<String>, ConfigError> {
         let limit = getrlimit(Resource::Nofile);
         let connections = u64::try_from(self.limits.connections).unwrap_or(u64::MAX);
-        let needed = connections.saturating_add(RESERVED);
+        let others = RESERVED.saturating_add(u64::try_from(self.limits.other_sockets).unwrap_or(u64::MAX));
+        let needed = connections.saturating_add(others);
         let hard = limit.maximum.unwrap_or(u64::MAX);
         if limit.current.is_some_and(|soft| soft < needed.min(hard)) {
             let raised = Rlimit { current: Some(needed.min(hard)), maximum: limit.maximum };
@@ -25,7 +27,9 @@ impl Config {
                 )
             })?;
         }
-        let Some(possible) = fitting(self.limits.connections, hard)? else { return Ok(None) };
+        let Some(possible) = fitting(self.limits.connections, hard.saturating_sub(others), hard)? else {
+            return Ok(None);
+        };
         let warning = format!(
             "this process may open {hard} files, so it takes {possible} connections and not {connections}: raise the \
              hard limit (`ulimit -Hn`) to {needed} for all"
@@ -36,8 +40,8 @@ impl Config {
 }
 
 /// How many connections there can be where that is fewer than `wanted`.
-fn fitting(wanted: usize, hard: u64) -> Result<Option<usize>, ConfigError> {
-    let possible = usize::try_from(hard.saturating_sub(RESERVED)).unwrap_or(usize::MAX);
+fn fitting(wanted: usize, possible: u64, hard: u64) -> Result<Option<usize>, ConfigError> {
+    let possible = usize::try_from(possible).unwrap_or(usize::MAX);
     if wanted <= possible {
         return Ok(None);
     }
@@ -56,12 +60,12 @@ mod tests {
 
     #[test]
     fn the_default_gives_way_and_a_choice_does_not() {
-        assert_eq!(fitting(10_000, 10_256), Ok(None));
-        assert_eq!(fitting(10_000, 10_255), Ok(Some(9_999)));
-        assert_eq!(fitting(10_000, 4_096), Ok(Some(3_840)));
-        assert_eq!(fitting(3_840, 4_096), Ok(None));
-        let error = fitting(3_841, 4_096).unwrap_err().to_string();
-        assert!(error.starts_with("`limits.connections` is 3841, but this process may open only 4096 files — "));
-        assert!(fitting(10_000, 256).is_err());
+        assert_eq!(fitting(10_000, 10_000, 11_256), Ok(None));
+        assert_eq!(fitting(10_000, 9_999, 11_255), Ok(Some(9_999)));
+        assert_eq!(fitting(10_000, 2_840, 4_096), Ok(Some(2_840)));
+        assert_eq!(fitting(2_840, 2_840, 4_096), Ok(None));
+        let error = fitting(2_841, 2_840, 4_096).unwrap_err().to_string();
+        assert!(error.starts_with("`limits.connections` is 2841, but this process may open only 4096 files — "));
+        assert!(fitting(10_000, 0, 256).is_err());
     }
 }

@@ -1,76 +1,86 @@
-//! A TCP listener whose sockets count the bytes they take, so that "no progress" can be told from "slow".
+//! A socket that counts the bytes it takes, so that "no progress" can be told from "slow", and that gives up
+//! on a peer who takes none.
 
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use axum::extract::connect_info::Connected;
-use axum::serve::{IncomingStream, Listener};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
-use tracing::warn;
+use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{Sleep, sleep};
 
-/// How long to wait when no socket can be accepted (out of file descriptors): no spinning.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
-
-/// The other end of a connection.
+/// The other end of a socket.
 #[derive(Clone, Debug)]
 pub struct Peer {
     /// Where it is.
     pub address: SocketAddr,
-    /// Bytes that its socket has taken.
-    pub written: Arc<AtomicU64>,
+    /// What its socket has taken.
+    pub progress: Arc<Progress>,
 }
 
-/// Accepts sockets that count.
-pub struct CountedListener(pub TcpListener);
+/// What a socket has taken of what was written to it.
+#[derive(Debug, Default)]
+pub struct Progress {
+    bytes: AtomicU64,
+    watched: AtomicBool,
+}
 
-/// A socket that counts the bytes it takes.
+impl Progress {
+    /// In bytes.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Somebody watches it from now on, and can tell the peer why it ends: the socket by itself does not.
+    pub fn is_watched_elsewhere(&self) {
+        self.watched.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A socket that counts.
 pub struct Counted {
     stream: TcpStream,
-    written: Arc<AtomicU64>,
+    progress: Arc<Progress>,
+    /// How long it may take nothing.
+    stall: Duration,
+    /// Runs while it takes nothing.
+    stalled: Option<Pin<Box<Sleep>>>,
+    /// Its place among the open sockets.
+    _place: OwnedSemaphorePermit,
 }
 
-impl Listener for CountedListener {
-    type Io = Counted;
-    type Addr = Peer;
+impl Counted {
+    /// A socket that fails when it has taken nothing of what it is sent for `stall`.
+    pub fn new(stream: TcpStream, stall: Duration, place: OwnedSemaphorePermit) -> Self {
+        Self { stream, progress: Arc::default(), stall, stalled: None, _place: place }
+    }
 
-    async fn accept(&mut self) -> (Counted, Peer) {
-        loop {
-            match self.0.accept().await {
-                Ok((stream, address)) => {
-                    // Tokens are small and wanted now. A socket that is gone already fails later.
-                    let _ = stream.set_nodelay(true);
-                    let written = Arc::new(AtomicU64::new(0));
-                    return (Counted { stream, written: Arc::clone(&written) }, Peer { address, written });
+    /// What it takes, for others to look at.
+    pub fn progress(&self) -> Arc<Progress> {
+        Arc::clone(&self.progress)
+    }
+
+    fn count(&mut self, context: &mut Context<'_>, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        match result {
+            Poll::Ready(result) => {
+                self.stalled = None;
+                if let Ok(bytes) = &result {
+                    self.progress.bytes.fetch_add(*bytes as u64, Ordering::Relaxed);
                 }
-                Err(error) if is_of_one_socket(&error) => (),
-                Err(error) => {
-                    warn!(%error, "No connection can be accepted now: {error}");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
+                Poll::Ready(result)
+            }
+            Poll::Pending if self.progress.watched.load(Ordering::Relaxed) => Poll::Pending,
+            Poll::Pending => {
+                let stall = self.stall;
+                ready!(self.stalled.get_or_insert_with(|| Box::pin(sleep(stall))).as_mut().poll(context));
+                Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
             }
         }
-    }
-
-    fn local_addr(&self) -> io::Result<Peer> {
-        Ok(Peer { address: self.0.local_addr()?, written: Arc::default() })
-    }
-}
-
-/// Whether only the socket at hand failed, not the listener.
-fn is_of_one_socket(error: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
-    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
-}
-
-impl Connected<IncomingStream<'_, CountedListener>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, CountedListener>) -> Self {
-        stream.remote_addr().clone()
     }
 }
 
@@ -87,8 +97,7 @@ impl AsyncRead for Counted {
 impl AsyncWrite for Counted {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let result = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.count(&result);
-        result
+        self.count(context, result)
     }
 
     fn poll_write_vectored(
@@ -97,8 +106,7 @@ impl AsyncWrite for Counted {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let result = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
-        self.count(&result);
-        result
+        self.count(context, result)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -111,13 +119,5 @@ impl AsyncWrite for Counted {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(context)
-    }
-}
-
-impl Counted {
-    fn count(&self, result: &Poll<io::Result<usize>>) {
-        if let Poll::Ready(Ok(bytes)) = result {
-            self.written.fetch_add(*bytes as u64, Ordering::Relaxed);
-        }
     }
 }

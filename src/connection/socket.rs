@@ -76,22 +76,17 @@ fn end_of_error(error: &axum::Error) -> End {
     }
 }
 
-/// Ends a socket: closes it if that is for us to do, then waits for the peer's own close. The peer may be slow, or
-/// gone: callers bound this by [`CLOSE_GRACE`].
-pub async fn close(sink: &mut Sink, stream: &mut Stream, end: End) {
+/// Ends a socket: closes it if that is for us to do, with a word when to come back, in milliseconds; then waits for
+/// the peer's own close. The peer may be slow, or gone: callers bound this by [`CLOSE_GRACE`].
+pub async fn close(sink: &mut Sink, stream: &mut Stream, end: End, retry_after_ms: Option<u64>) {
     match end {
         End::Close(code) => {
-            let _ = sink.send(close_message(code)).await;
+            let reason = code.reason(retry_after_ms).into();
+            let _ = sink.send(Message::Close(Some(CloseFrame { code: code.code(), reason }))).await;
             while let Some(Ok(_)) = stream.next().await {}
         }
         End::Gone => {
             let _ = sink.close().await;
         }
     }
-}
-
-fn close_message(code: CloseCode) -> Message {
-    // Between half and one and a half of it, so that a thousand clients don't come back at once.
-    let wait = code.retry_after_ms().map(|wait| wait / 2 + rand::random_range(0..=wait));
-    Message::Close(Some(CloseFrame { code: code.code(), reason: code.reason(wait).into() }))
 }

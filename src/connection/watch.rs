@@ -26,7 +26,7 @@ pub(super) async fn watch(
     let age = Duration::from_secs(shared.limits.connection_seconds).mul_f64(rand::random_range(0.9..=1.1));
     tokio::select! {
         () = sleep(age) => End::Close(CloseCode::MaxAge),
-        () = shared.closing.cancelled() => End::Close(CloseCode::Restart),
+        () = shared.closing.moment() => End::Close(CloseCode::Restart),
         () = credential_ends(&shared, &who, &credential) => {
             info!(user = %who.user, "The credential of a live connection of `{}` has ended", who.user);
             let error = ErrorFrame::new(ErrorCode::Unauthorized, "your credential has ended; connect with a valid one");

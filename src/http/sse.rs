@@ -4,16 +4,20 @@
 //! History after `Last-Event-ID` (or `?after_seq=`), then live, for ever: a session that has ended just
 //! says no more. `id:` is the event's `seq`, `data:` its frame. The stream counts as a connection and ends
 //! when the credential does, at shutdown, and at the maximum age of connections; an `EventSource` then
-//! comes back by itself and resumes.
+//! comes back by itself and resumes. Of a listener that takes nothing `http::server` ends the socket, and so
+//! the stream.
 
 use std::convert::Infallible;
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{HeaderMap, Method, Uri, header};
 use axum::response::{IntoResponse, Response};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use futures_util::stream::unfold;
 use tokio::time::{Instant, sleep_until};
 use tracing::warn;
@@ -25,6 +29,7 @@ use crate::auth::{AuthError, Credential, Principal};
 use crate::connection::{Permit, TooMany};
 use crate::domain::{Seq, SessionId};
 use crate::hub::Subscription;
+use crate::metrics::Counted;
 use crate::orchestrator::Refusal;
 use crate::protocol::{ErrorFrame, StoredEvent};
 
@@ -54,8 +59,11 @@ pub(super) async fn follow(
     let credential = gateway.authenticator.credential_from_request(&method, &headers, &uri)?;
     let permit = gateway.connections.enter(&who.user).map_err(TooMany::error)?;
     let now = Instant::now();
+    let closing = Arc::clone(&gateway);
     let stream = Stream {
-        max_age: now + Duration::from_secs(gateway.limits.connection_seconds),
+        max_age: now + Duration::from_secs(gateway.limits.connection_seconds).mul_f64(rand::random_range(0.9..=1.1)),
+        closing: async move { closing.closing.moment().await }.boxed(),
+        _open: gateway.metrics.event_stream(),
         gateway,
         session: id,
         who,
@@ -65,6 +73,7 @@ pub(super) async fn follow(
         recheck_at: now + RECHECK,
         // Headers go out at once, even of a session that is silent.
         opening: Some(": hello\n\n"),
+        over: false,
         _permit: permit,
     };
     let body = Body::from_stream(unfold(stream, |mut stream| async move {
@@ -85,7 +94,12 @@ struct Stream {
     keep_alive_at: Instant,
     recheck_at: Instant,
     max_age: Instant,
+    /// The moment when the gateway ends it.
+    closing: BoxFuture<'static, ()>,
     opening: Option<&'static str>,
+    /// Nothing follows.
+    over: bool,
+    _open: Counted,
     _permit: Permit,
 }
 
@@ -95,16 +109,21 @@ impl Stream {
         if let Some(opening) = self.opening.take() {
             return Some(opening.to_owned());
         }
+        if self.over {
+            return None;
+        }
         let mut told = false;
         loop {
-            let closing = self.gateway.closing.clone();
             // The credential first: a slow reader is asked before it gets what waited for it.
             let events = tokio::select! {
                 biased;
-                () = closing.cancelled() => return None,
+                () = &mut self.closing => {
+                    self.over = true;
+                    return Some(format!("retry: {}\n\n", self.gateway.closing.retry_after_ms()));
+                }
                 () = sleep_until(self.max_age) => return None,
                 () = sleep_until(self.recheck_at) => {
-                    if !self.is_still_welcome().await {
+                    if !is_still_welcome(&self.gateway, &self.credential, &self.who).await {
                         return None;
                     }
                     self.recheck_at = Instant::now() + RECHECK;
@@ -134,15 +153,6 @@ impl Stream {
         }
     }
 
-    /// While a credential can't be checked, the stream stays.
-    async fn is_still_welcome(&self) -> bool {
-        match self.gateway.authenticator.authenticate(&self.credential).await {
-            Ok(who) => who.user == self.who.user && who.is_admin == self.who.is_admin,
-            Err(AuthError::Unauthorized(_) | AuthError::OriginRefused) => false,
-            Err(AuthError::Unavailable(_)) => true,
-        }
-    }
-
     fn show(&self, events: Vec<StoredEvent>) -> String {
         let mut text = String::new();
         let viewer = viewer(&self.who);
@@ -157,6 +167,15 @@ impl Stream {
             text.push_str("\n\n");
         }
         text
+    }
+}
+
+/// While a credential can't be checked, the stream stays.
+async fn is_still_welcome(gateway: &Gateway, credential: &Credential, who: &Principal) -> bool {
+    match gateway.authenticator.authenticate(credential).await {
+        Ok(now) => now.user == who.user && now.is_admin == who.is_admin,
+        Err(AuthError::Unauthorized(_) | AuthError::OriginRefused) => false,
+        Err(AuthError::Unavailable(_)) => true,
     }
 }
 

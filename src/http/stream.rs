@@ -54,7 +54,7 @@ async fn admit(
     let principal = gateway.authenticator.authenticate(&credential).await.map_err(refused)?;
     let permit = gateway.connections.enter(&principal.user).map_err(too_many)?;
     let extended = auth::wants_extended(headers, uri);
-    Ok(Client { principal, credential, extended, permit, written: Arc::clone(&peer.written) })
+    Ok(Client { principal, credential, extended, permit, progress: Arc::clone(&peer.progress) })
 }
 
 fn too_many(why: TooMany) -> (Box<ErrorFrame>, CloseCode) {
@@ -65,9 +65,8 @@ fn too_many(why: TooMany) -> (Box<ErrorFrame>, CloseCode) {
 fn not_a_websocket(rejection: &WebSocketUpgradeRejection) -> Response {
     let message =
         format!("this address speaks WebSocket: {rejection}; a proxy must pass `Upgrade` and `Connection` on");
-    let error = ApiError::from(ErrorFrame::new(ErrorCode::ValidationFailed, message));
-    let mut response = (StatusCode::UPGRADE_REQUIRED, error.into_response().into_body()).into_response();
+    let mut response = ApiError::from(ErrorFrame::new(ErrorCode::ValidationFailed, message)).into_response();
+    *response.status_mut() = StatusCode::UPGRADE_REQUIRED;
     response.headers_mut().insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }

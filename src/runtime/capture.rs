@@ -21,7 +21,7 @@ use tracing::{debug, warn};
 
 use self::control::Control;
 use self::spool::{Spool, SpoolError};
-use super::{AgentProcess, AgentSpec, Exit, Line, LineText, Output, RuntimeError, blocking};
+use super::{AgentProcess, AgentSpec, Exit, Line, LineText, Output, RuntimeError, blocking, is_exhausted};
 use crate::domain::Epoch;
 
 /// Batches of lines between an agent and its run; full: the spool keeps the rest.
@@ -139,6 +139,11 @@ impl Follower {
         loop {
             let records = match self.read().await {
                 Ok(records) => records,
+                // What it says is kept until there is a file to read it with.
+                Err(SpoolError::Io(error)) if is_exhausted(&error) => {
+                    tokio::time::sleep(LOOK_ANYWAY).await;
+                    continue;
+                }
                 Err(error) => {
                     warn!(%error, "An agent can't be heard any more: {error}");
                     return self.end(Exit { damaged: Some(error.to_string()), ..Exit::default() }).await;

@@ -8,6 +8,7 @@ mod host;
 mod scan;
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
@@ -20,7 +21,7 @@ use tracing::debug;
 use self::host::{Note, ProcessHost};
 use super::capture::{self, Captured, Launch, Place};
 use super::workspace::{Workspace, Workspaces};
-use super::{Agent, AgentSpec, FoundBox, Runtime, RuntimeError, container_name, shim};
+use super::{Agent, AgentSpec, FoundBox, Runtime, RuntimeError, container_name, is_exhausted, shim};
 use crate::domain::{ContainerId, Epoch, SpoolId};
 
 /// Marks an agent and all that it starts, so that it is found even when its shim is gone.
@@ -111,11 +112,17 @@ impl ProcessRuntime {
             .spawn()
             .map_err(|error| RuntimeError::StartFailed(format!("`{}`: {error}", self.shim.display())))?;
         let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).unwrap_or(0);
+        let file = self.note(spool_id);
+        let noted = Note::of(spec.container_id, spool_id, &self.node, pid);
+        let note = match noted.and_then(|note| fs::write(&file, note.text()).map(|()| note)) {
+            Ok(note) => note,
+            Err(error) => {
+                let _ = child.start_kill(); // Nobody would find it again.
+                return Err(RuntimeError::Workspace(error));
+            }
+        };
         // Reaped as long as we are its parent.
         tokio::spawn(async move { child.wait().await });
-        let note = Note::of(spec.container_id, spool_id, &self.node, pid).map_err(RuntimeError::Workspace)?;
-        let file = self.note(spool_id);
-        fs::write(&file, note.text()).map_err(RuntimeError::Workspace)?;
         let host = ProcessHost::new(note, file, spool.clone());
         let Launch { with_box, later } = Launch::of(spec, start);
         capture::start(self.place(host, spool, later), with_box).await
@@ -131,7 +138,8 @@ impl ProcessRuntime {
 
     fn noted(&self) -> Result<Vec<Note>, RuntimeError> {
         let entries = fs::read_dir(&self.notes).map_err(RuntimeError::Workspace)?;
-        Ok(entries.filter_map(|entry| Note::read(&fs::read(entry.ok()?.path()).ok()?)).collect())
+        let notes = entries.filter_map(|entry| read_note(&entry.ok()?.path()).transpose());
+        notes.collect::<io::Result<_>>().map_err(RuntimeError::Workspace)
     }
 
     async fn remove_where(&self, matches: impl Fn(&FoundBox) -> bool) -> Result<(), RuntimeError> {
@@ -175,7 +183,7 @@ impl Runtime for ProcessRuntime {
         after: u64,
     ) -> Result<Option<Agent>, RuntimeError> {
         let file = self.note(spool);
-        let Some(note) = fs::read(&file).ok().and_then(|bytes| Note::read(&bytes)) else { return Ok(None) };
+        let Some(note) = read_note(&file).map_err(RuntimeError::Workspace)? else { return Ok(None) };
         let (spooled, workspace) = (self.spools.get(spool), self.workspaces.get(spec.container_id));
         let with_box = spec.profile.adapter.starts_with_box();
         let launch = if with_box { None } else { Some(self.agent(spec, &workspace.path(), spool)?) };
@@ -207,6 +215,15 @@ impl Runtime for ProcessRuntime {
 fn agent_in(spec: &AgentSpec, spool: SpoolId, workspace: &Workspace, (output, process): Captured) -> Agent {
     let (container_id, cwd) = (spec.container_id, workspace.path().display().to_string());
     Agent { container_id, container_name: container_name(container_id), spool, cwd, output, process }
+}
+
+/// A note; `None` when it is not there, or is none. Fails when it can't be read now.
+fn read_note(file: &Path) -> io::Result<Option<Note>> {
+    match fs::read(file) {
+        Ok(bytes) => Ok(Note::read(&bytes)),
+        Err(error) if is_exhausted(&error) => Err(error),
+        Err(_) => Ok(None),
+    }
 }
 
 /// How `NAME=value` looks in `/proc/<pid>/environ`.

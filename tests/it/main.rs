@@ -21,9 +21,12 @@ mod world;
 
 mod closes;
 mod docker;
+mod drain;
 mod errors;
 mod guarantees;
 mod limits;
+mod open_files;
 mod protocol;
 mod rest;
+mod sockets;
 mod upgrade;

@@ -50,6 +50,7 @@ impl TestGateway {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             data_dir: directory.path().to_owned(),
             drain_seconds: 5,
+            drain_notice_seconds: 0,
             ..Config::default()
         };
         config.admin.listen = config.listen;

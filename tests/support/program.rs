@@ -5,6 +5,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -19,6 +20,7 @@ pub(crate) struct Program {
     /// Where it listens.
     pub(crate) address: SocketAddr,
     environment: Vec<(String, String)>,
+    log: Arc<Mutex<String>>,
     child: Child,
 }
 
@@ -37,8 +39,12 @@ fn command(environment: &[(String, String)]) -> Command {
 impl Program {
     /// Starts it on a free port and returns when it listens.
     pub(crate) async fn start(settings: &[(&str, &str)]) -> Self {
-        let free = [("STREAMGATE_LISTEN", "127.0.0.1:0"), ("STREAMGATE_ADMIN__LISTEN", "127.0.0.1:0")];
-        let settings = [&free, settings].concat();
+        let usual = [
+            ("STREAMGATE_LISTEN", "127.0.0.1:0"),
+            ("STREAMGATE_ADMIN__LISTEN", "127.0.0.1:0"),
+            ("STREAMGATE_DRAIN_NOTICE_SECONDS", "0"),
+        ];
+        let settings = [&usual, settings].concat();
         let environment: Vec<_> =
             settings.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
         let mut child = command(&environment).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
@@ -53,8 +59,14 @@ impl Program {
             seen.push(line);
         };
         // Read on, or a full pipe stops it.
-        tokio::spawn(async move { while log.next_line().await.is_ok_and(|line| line.is_some()) {} });
-        Self { address, environment, child }
+        let heard = Arc::new(Mutex::new(seen.join("\n")));
+        let writer = Arc::clone(&heard);
+        tokio::spawn(async move {
+            while let Ok(Some(line)) = log.next_line().await {
+                writer.lock().unwrap().push_str(&(line + "\n"));
+            }
+        });
+        Self { address, environment, log: heard, child }
     }
 
     /// A new token of `user`, as `streamgate token create` prints it.
@@ -79,9 +91,19 @@ impl Program {
         self.child.kill().await.unwrap();
     }
 
+    /// What it has logged.
+    pub(crate) fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// SIGTERM.
+    pub(crate) fn terminate(&self) {
+        self.signal(Signal::TERM);
+    }
+
     /// SIGTERM, and a good end.
     pub(crate) async fn stop(mut self) {
-        self.signal(Signal::TERM);
+        self.terminate();
         let status = tokio::time::timeout(PATIENCE, self.child.wait()).await.expect("an end in time").unwrap();
         assert!(status.success(), "{status}");
     }

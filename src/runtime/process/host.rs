@@ -15,7 +15,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::super::capture::Host;
 use super::super::workspace::Workspace;
-use super::super::{Exit, FoundBox, RuntimeError, blocking};
+use super::super::{Exit, FoundBox, RuntimeError, blocking, is_exhausted};
 use super::{MARK, scan, variable};
 use crate::domain::{ContainerId, SpoolId};
 
@@ -38,7 +38,7 @@ pub(super) struct Note {
 impl Note {
     /// Of a process that runs.
     pub(super) fn of(container: ContainerId, spool: SpoolId, node: &str, pid: RawPid) -> io::Result<Self> {
-        let started = started(pid).ok_or_else(|| io::Error::other("the shim ended at once"))?;
+        let started = started(pid)?.ok_or_else(|| io::Error::other("the shim ended at once"))?;
         Ok(Self { container: container.to_string(), spool: spool.to_string(), node: node.to_owned(), pid, started })
     }
 
@@ -59,17 +59,34 @@ impl Note {
         })
     }
 
-    /// The process, if it still runs.
-    fn handle(&self) -> Option<OwnedFd> {
+    /// The process, if it still runs. Fails when that can't be seen now, which says nothing of the process.
+    fn handle(&self) -> io::Result<Option<OwnedFd>> {
+        let Some(pid) = Pid::from_raw(self.pid) else { return Ok(None) };
         // The handle first: what is seen afterwards is of the process that it holds.
-        let handle = pidfd_open(Pid::from_raw(self.pid)?, PidfdFlags::NONBLOCK).ok()?;
-        (started(self.pid) == Some(self.started)).then_some(handle)
+        let handle = match pidfd_open(pid, PidfdFlags::NONBLOCK).map_err(io::Error::from) {
+            Ok(handle) => handle,
+            Err(error) if is_exhausted(&error) => return Err(error),
+            Err(_) => return Ok(None),
+        };
+        Ok((started(self.pid)? == Some(self.started)).then_some(handle))
+    }
+
+    fn is_gone(&self) -> bool {
+        matches!(self.handle(), Ok(None))
     }
 }
 
-/// When a live process started (proc(5), field 22 of `stat`).
-fn started(pid: RawPid) -> Option<u64> {
-    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+/// When a live process started. Fails when that can't be read now.
+fn started(pid: RawPid) -> io::Result<Option<u64>> {
+    match fs::read(format!("/proc/{pid}/stat")) {
+        Ok(stat) => Ok(start_in(&stat)),
+        Err(error) if is_exhausted(&error) => Err(error),
+        Err(_) => Ok(None),
+    }
+}
+
+/// When a live process started, as its `stat` says (proc(5), field 22).
+fn start_in(stat: &[u8]) -> Option<u64> {
     let after_name = stat.iter().rposition(|byte| *byte == b')')? + 1;
     let mut fields = std::str::from_utf8(&stat[after_name..]).ok()?.split_ascii_whitespace();
     let live = !matches!(fields.next()?, "Z" | "X");
@@ -91,7 +108,7 @@ impl ProcessHost {
         let (told, ended) = watch::channel(false);
         let watched = note.clone();
         let watching = async move {
-            while watched.handle().is_some() {
+            while !watched.is_gone() {
                 sleep(LOOK_EVERY).await;
             }
             told.send_replace(true);
@@ -120,18 +137,20 @@ impl Host for ProcessHost {
 pub(super) async fn end(note: &Note) -> Result<(), RuntimeError> {
     let note = note.clone();
     blocking(move || {
-        if let Some(handle) = note.handle() {
+        if let Some(handle) = note.handle()? {
             let _ = pidfd_send_signal(&handle, Signal::TERM); // It kills its own and ends.
             let give_up_at = Instant::now() + END_DEADLINE;
-            while note.handle().is_some() && Instant::now() < give_up_at {
+            while !note.is_gone() && Instant::now() < give_up_at {
                 std::thread::sleep(Duration::from_millis(5));
             }
             let _ = pidfd_send_signal(&handle, Signal::KILL);
         }
         let mark = variable(MARK, note.spool.as_bytes());
         scan::kill_where(|seen| seen.environment_has(|variable| variable == mark));
+        Ok(())
     })
     .await
+    .flatten()
     .map_err(RuntimeError::Workspace)
 }
 

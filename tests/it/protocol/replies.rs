@@ -29,7 +29,8 @@ async fn a_client_of_the_document_meets_only_its_types() {
         met.extend(client.until_type("session.replay_end").await);
         client.send(json!({"type": "task.cancel", "task_id": running["task_id"]})).await;
         met.extend(client.until_task_end().await);
-        client.send(json!({"type": "session.end", "session_id": session})).await;
+        // Its reply is waited for: a prompt that is sent right behind it may come first.
+        client.request(json!({"type": "session.end", "session_id": session})).await;
         client.send(json!({"type": "session.turn", "session_id": session, "prompt": "too late"})).await;
         met.extend(client.until_type("error").await);
 

@@ -224,8 +224,7 @@ impl Worker {
     /// Claims a session and goes on where an earlier gateway stopped: its agent is taken over, the task at
     /// work goes on, queued ones wait again.
     async fn open(parts: Arc<Parts>, id: SessionId) -> Result<Self, Refusal> {
-        let now = parts.clock.now();
-        let Some((record, epoch)) = parts.store.claim(id, &parts.node, now, now.plus(LEASE)).await? else {
+        let Some((record, epoch)) = parts.store.claim(id, &parts.node, LEASE).await? else {
             return Err(Refusal::Elsewhere);
         };
         let open = parts.store.open_tasks(id).await?;

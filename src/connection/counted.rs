@@ -10,12 +10,17 @@ use std::time::Duration;
 
 use axum::extract::connect_info::Connected;
 use axum::serve::{IncomingStream, Listener};
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tracing::warn;
 
 /// How long to wait when no socket can be accepted (out of file descriptors): no spinning.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+/// How many bytes the kernel takes before it sends those it has. A client that reads this much within
+/// `limits.stall_seconds` is seen to make progress.
+const UNSENT: u32 = 16 << 10;
 
 /// The other end of a connection.
 #[derive(Clone, Debug)]
@@ -43,8 +48,8 @@ impl Listener for CountedListener {
         loop {
             match self.0.accept().await {
                 Ok((stream, address)) => {
-                    // Tokens are small and wanted now. A socket that is gone already fails later.
-                    let _ = stream.set_nodelay(true);
+                    // A socket that is gone already fails later.
+                    let _ = prepare(&stream);
                     let written = Arc::new(AtomicU64::new(0));
                     return (Counted { stream, written: Arc::clone(&written) }, Peer { address, written });
                 }
@@ -60,6 +65,13 @@ impl Listener for CountedListener {
     fn local_addr(&self) -> io::Result<Peer> {
         Ok(Peer { address: self.0.local_addr()?, written: Arc::default() })
     }
+}
+
+/// Tokens are small and wanted now. What the peer has no room for waits here and not in the kernel, which
+/// would take megabytes of it, and then nothing for minutes from a peer that reads slowly.
+fn prepare(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    SockRef::from(stream).set_tcp_notsent_lowat(UNSENT)
 }
 
 /// Whether only the socket at hand failed, not the listener.

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use rustix::io::Errno;
 use streamgate_shim::control::{Command, Signal, Start, Status};
 use streamgate_shim::record::{Body, Record};
 use tokio::sync::{mpsc, watch};
@@ -119,6 +120,11 @@ impl Follower {
         loop {
             let records = match self.read().await {
                 Ok(records) => records,
+                Err(SpoolError::Io(error)) if is_shortage(&error) => {
+                    warn!(%error, "An agent can't be heard now, and is tried again: {error}");
+                    tokio::time::sleep(LOOK_ANYWAY).await;
+                    continue;
+                }
                 Err(error) => {
                     warn!(%error, "An agent can't be heard any more: {error}");
                     return self.end(Exit { damaged: Some(error.to_string()), ..Exit::default() }).await;
@@ -164,6 +170,11 @@ impl Follower {
         // Nobody may be left to hear it.
         let _ = self.output.send(Output::Exit(exit)).await;
     }
+}
+
+/// Whether the gateway, or its host, is out of something that comes back: no fault of the agent's.
+fn is_shortage(error: &std::io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM))
 }
 
 /// The lines among `records`, and the agent's end if it is there.

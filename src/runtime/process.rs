@@ -15,7 +15,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use streamgate_shim::control::Start;
 use tokio::process::Command;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use self::host::{Note, ProcessHost};
 use super::capture::{self, Captured, Place};
@@ -111,11 +111,16 @@ impl ProcessRuntime {
             .spawn()
             .map_err(|error| RuntimeError::StartFailed(format!("`{}`: {error}", self.shim.display())))?;
         let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).unwrap_or(0);
+        let file = self.note(spool_id);
+        let noted = Note::of(spec.container_id, spool_id, &self.node, pid)
+            .and_then(|note| fs::write(&file, note.text()).map(|()| note));
+        if noted.is_err() {
+            // Nobody would find it again. It has started nothing yet.
+            let _ = child.start_kill();
+        }
         // Reaped as long as we are its parent.
         tokio::spawn(async move { child.wait().await });
-        let note = Note::of(spec.container_id, spool_id, &self.node, pid).map_err(RuntimeError::Workspace)?;
-        let file = self.note(spool_id);
-        fs::write(&file, note.text()).map_err(RuntimeError::Workspace)?;
+        let note = noted.map_err(RuntimeError::Workspace)?;
         let host = ProcessHost::new(note, file, spool.clone());
         let place = Place { directory: spool.path(), host: Arc::new(host), line_bytes: self.line_bytes };
         capture::start(place, agent).await
@@ -163,7 +168,9 @@ impl Runtime for ProcessRuntime {
                 })
             }
             Err(error) => {
-                self.remove(spec.container_id).await?;
+                if let Err(left) = self.remove(spec.container_id).await {
+                    warn!(container.id = %spec.container_id, %left, "What is left of a start can't be taken away: {left}");
+                }
                 Err(error)
             }
         }

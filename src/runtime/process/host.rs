@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, RawPid, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -38,7 +39,7 @@ pub(super) struct Note {
 impl Note {
     /// Of a process that runs.
     pub(super) fn of(container: ContainerId, spool: SpoolId, node: &str, pid: RawPid) -> io::Result<Self> {
-        let started = started(pid).ok_or_else(|| io::Error::other("the shim ended at once"))?;
+        let started = started(pid)?.ok_or_else(|| io::Error::other("the shim ended at once"))?;
         Ok(Self { container: container.to_string(), spool: spool.to_string(), node: node.to_owned(), pid, started })
     }
 
@@ -59,17 +60,30 @@ impl Note {
         })
     }
 
-    /// The process, if it still runs.
-    fn handle(&self) -> Option<OwnedFd> {
+    /// The process, if it still runs. Fails when that can't be told now: who is out of files sees no process,
+    /// and it is there all the same.
+    fn handle(&self) -> io::Result<Option<OwnedFd>> {
+        let Some(pid) = Pid::from_raw(self.pid) else { return Ok(None) };
         // The handle first: what is seen afterwards is of the process that it holds.
-        let handle = pidfd_open(Pid::from_raw(self.pid)?, PidfdFlags::NONBLOCK).ok()?;
-        (started(self.pid) == Some(self.started)).then_some(handle)
+        let handle = match pidfd_open(pid, PidfdFlags::NONBLOCK) {
+            Ok(handle) => handle,
+            Err(Errno::SRCH) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        Ok((started(self.pid)? == Some(self.started)).then_some(handle))
     }
 }
 
 /// When a live process started (proc(5), field 22 of `stat`).
-fn started(pid: RawPid) -> Option<u64> {
-    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+fn started(pid: RawPid) -> io::Result<Option<u64>> {
+    match fs::read(format!("/proc/{pid}/stat")) {
+        Ok(stat) => Ok(start_in(&stat)),
+        Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::NOENT | Errno::SRCH)) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn start_in(stat: &[u8]) -> Option<u64> {
     let after_name = stat.iter().rposition(|byte| *byte == b')')? + 1;
     let mut fields = std::str::from_utf8(&stat[after_name..]).ok()?.split_ascii_whitespace();
     let live = !matches!(fields.next()?, "Z" | "X");
@@ -91,7 +105,7 @@ impl ProcessHost {
         let (told, ended) = watch::channel(false);
         let watched = note.clone();
         let watching = async move {
-            while watched.handle().is_some() {
+            while !matches!(watched.handle(), Ok(None)) {
                 sleep(LOOK_EVERY).await;
             }
             told.send_replace(true);
@@ -120,18 +134,20 @@ impl Host for ProcessHost {
 pub(super) async fn end(note: &Note) -> Result<(), RuntimeError> {
     let note = note.clone();
     blocking(move || {
-        if let Some(handle) = note.handle() {
+        if let Some(handle) = note.handle()? {
             let _ = pidfd_send_signal(&handle, Signal::TERM); // It kills its own and ends.
             let give_up_at = Instant::now() + END_DEADLINE;
-            while note.handle().is_some() && Instant::now() < give_up_at {
+            while !matches!(note.handle(), Ok(None)) && Instant::now() < give_up_at {
                 std::thread::sleep(Duration::from_millis(5));
             }
             let _ = pidfd_send_signal(&handle, Signal::KILL);
         }
         let mark = variable(MARK, note.spool.as_bytes());
         scan::kill_where(|seen| seen.environment_has(|variable| variable == mark));
+        Ok(())
     })
     .await
+    .and_then(std::convert::identity)
     .map_err(RuntimeError::Workspace)
 }
 

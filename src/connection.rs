@@ -13,12 +13,13 @@ mod read;
 mod watch;
 mod write;
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
-use futures_util::{SinkExt, StreamExt};
+use futures_util::{FutureExt, SinkExt, StreamExt};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -106,11 +107,15 @@ pub async fn serve(shared: Arc<Shared>, socket: WebSocket, client: Client) {
     let mut writer =
         write::Writer::new(Arc::clone(&shared), viewer, Arc::clone(&client.written), queue, followed.clone());
     let mut reader = read::Reader::new(Arc::clone(&shared), client, outbox, followed);
-    let end = tokio::select! {
-        end = reader.run(&mut stream) => end,
-        end = writer.run(&mut sink) => end,
-        end = watch => end,
+    let served = async {
+        tokio::select! {
+            end = reader.run(&mut stream) => end,
+            end = writer.run(&mut sink) => end,
+            end = watch => end,
+        }
     };
+    // A panic costs this connection only, and its client hears of it.
+    let end = AssertUnwindSafe(served).catch_unwind().await.unwrap_or(End::Close(CloseCode::Internal));
     shared.metrics.connection_closed(end.code());
     if let End::Close(code) = end {
         info!(%user, code = code.code(), "A connection of `{user}` is closed: {}", code.word());

@@ -24,6 +24,7 @@ mod docker;
 mod errors;
 mod guarantees;
 mod limits;
+mod panics;
 mod protocol;
 mod rest;
 mod upgrade;

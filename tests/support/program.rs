@@ -1,10 +1,13 @@
 //! The real program, as people start it.
 #![allow(dead_code, reason = "each test binary uses what it needs")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that can't go on fails")]
+#![allow(clippy::print_stdout, reason = "what a gateway says when it panics is for people")]
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -18,6 +21,10 @@ const PATIENCE: Duration = Duration::from_mins(1);
 pub(crate) struct Program {
     /// Where it listens.
     pub(crate) address: SocketAddr,
+    /// Where it listens to operators.
+    pub(crate) operators: SocketAddr,
+    /// How often it has panicked, as its log tells.
+    panics: Arc<AtomicUsize>,
     environment: Vec<(String, String)>,
     child: Child,
 }
@@ -34,6 +41,12 @@ fn command(environment: &[(String, String)]) -> Command {
     command
 }
 
+/// The address that follows `words` in a log line.
+fn address_after(words: &str, line: &str) -> Option<SocketAddr> {
+    let (_, address) = line.split_once(words)?;
+    address.split(|letter: char| letter.is_whitespace() || letter == '/').next()?.parse().ok()
+}
+
 impl Program {
     /// Starts it on a free port and returns when it listens.
     pub(crate) async fn start(settings: &[(&str, &str)]) -> Self {
@@ -47,14 +60,30 @@ impl Program {
         let address = loop {
             let line = tokio::time::timeout(PATIENCE, log.next_line()).await.expect("a log line in time").unwrap();
             let line = line.unwrap_or_else(|| panic!("the gateway did not start: {seen:#?}"));
-            if let Some((_, address)) = line.split_once("Listening on ") {
-                break address.split_whitespace().next().unwrap().parse().unwrap();
+            if let Some(address) = address_after("Listening on ", &line) {
+                break address;
             }
             seen.push(line);
         };
+        let operators = seen.iter().find_map(|line| address_after("Metrics are at http://", line));
+        let operators = operators.expect("it says where its metrics are");
+        let panics = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&panics);
         // Read on, or a full pipe stops it.
-        tokio::spawn(async move { while log.next_line().await.is_ok_and(|line| line.is_some()) {} });
-        Self { address, environment, child }
+        tokio::spawn(async move {
+            while let Ok(Some(line)) = log.next_line().await {
+                if line.contains(" panicked at ") {
+                    println!("{line}");
+                    counted.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        });
+        Self { address, operators, panics, environment, child }
+    }
+
+    /// How often it has panicked by now.
+    pub(crate) fn panics(&self) -> usize {
+        self.panics.load(Ordering::Relaxed)
     }
 
     /// A new token of `user`, as `streamgate token create` prints it.

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use rustix::io::Errno;
 use tokio::sync::mpsc;
 
 use crate::config::ProfileConfig;
@@ -172,6 +173,12 @@ pub fn container_name(container_id: ContainerId) -> String {
 /// Runs `work` where blocking is fine.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> std::io::Result<T> {
     tokio::task::spawn_blocking(work).await.map_err(std::io::Error::other)
+}
+
+/// Whether only this process or its machine has no more to give (files, memory): it says nothing of what was
+/// looked at, and a moment later it may be otherwise.
+fn is_exhausted(error: &std::io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM))
 }
 
 /// What can go wrong in a runtime, in words for the operator's log. Clients hear "no container".

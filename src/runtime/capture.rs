@@ -12,7 +12,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use rustix::io::Errno;
 use streamgate_shim::control::{Command, Signal, Start, Status};
 use streamgate_shim::record::{Body, Record};
 use tokio::sync::{mpsc, watch};
@@ -22,7 +21,7 @@ use tracing::{debug, warn};
 
 use self::control::Control;
 use self::spool::{Spool, SpoolError};
-use super::{AgentProcess, Exit, Line, LineText, Output, RuntimeError, blocking};
+use super::{AgentProcess, Exit, Line, LineText, Output, RuntimeError, blocking, is_exhausted};
 use crate::domain::Epoch;
 
 /// Batches of lines between an agent and its run; full: the spool keeps the rest.
@@ -120,8 +119,8 @@ impl Follower {
         loop {
             let records = match self.read().await {
                 Ok(records) => records,
-                Err(SpoolError::Io(error)) if is_shortage(&error) => {
-                    warn!(%error, "An agent can't be heard now, and is tried again: {error}");
+                // What it says is kept until there is a file to read it with.
+                Err(SpoolError::Io(error)) if is_exhausted(&error) => {
                     tokio::time::sleep(LOOK_ANYWAY).await;
                     continue;
                 }
@@ -170,11 +169,6 @@ impl Follower {
         // Nobody may be left to hear it.
         let _ = self.output.send(Output::Exit(exit)).await;
     }
-}
-
-/// Whether the gateway, or its host, is out of something that comes back: no fault of the agent's.
-fn is_shortage(error: &std::io::Error) -> bool {
-    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM))
 }
 
 /// The lines among `records`, and the agent's end if it is there.

@@ -8,6 +8,7 @@ mod host;
 mod scan;
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
@@ -15,12 +16,12 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use streamgate_shim::control::Start;
 use tokio::process::Command;
-use tracing::{debug, warn};
+use tracing::debug;
 
 use self::host::{Note, ProcessHost};
 use super::capture::{self, Captured, Place};
 use super::workspace::{Workspace, Workspaces};
-use super::{Agent, AgentSpec, FoundBox, Runtime, RuntimeError, container_name, shim};
+use super::{Agent, AgentSpec, FoundBox, Runtime, RuntimeError, container_name, is_exhausted, shim};
 use crate::domain::{ContainerId, Epoch, SpoolId};
 
 /// Marks an agent and all that it starts, so that it is found even when its shim is gone.
@@ -112,15 +113,16 @@ impl ProcessRuntime {
             .map_err(|error| RuntimeError::StartFailed(format!("`{}`: {error}", self.shim.display())))?;
         let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).unwrap_or(0);
         let file = self.note(spool_id);
-        let noted = Note::of(spec.container_id, spool_id, &self.node, pid)
-            .and_then(|note| fs::write(&file, note.text()).map(|()| note));
-        if noted.is_err() {
-            // Nobody would find it again. It has started nothing yet.
-            let _ = child.start_kill();
-        }
+        let noted = Note::of(spec.container_id, spool_id, &self.node, pid);
+        let note = match noted.and_then(|note| fs::write(&file, note.text()).map(|()| note)) {
+            Ok(note) => note,
+            Err(error) => {
+                let _ = child.start_kill(); // Nobody would find it again.
+                return Err(RuntimeError::Workspace(error));
+            }
+        };
         // Reaped as long as we are its parent.
         tokio::spawn(async move { child.wait().await });
-        let note = noted.map_err(RuntimeError::Workspace)?;
         let host = ProcessHost::new(note, file, spool.clone());
         let place = Place { directory: spool.path(), host: Arc::new(host), line_bytes: self.line_bytes };
         capture::start(place, agent).await
@@ -132,7 +134,8 @@ impl ProcessRuntime {
 
     fn noted(&self) -> Result<Vec<Note>, RuntimeError> {
         let entries = fs::read_dir(&self.notes).map_err(RuntimeError::Workspace)?;
-        Ok(entries.filter_map(|entry| Note::read(&fs::read(entry.ok()?.path()).ok()?)).collect())
+        let notes = entries.filter_map(|entry| read_note(&entry.ok()?.path()).transpose());
+        notes.collect::<io::Result<_>>().map_err(RuntimeError::Workspace)
     }
 
     async fn remove_where(&self, matches: impl Fn(&FoundBox) -> bool) -> Result<(), RuntimeError> {
@@ -168,9 +171,7 @@ impl Runtime for ProcessRuntime {
                 })
             }
             Err(error) => {
-                if let Err(left) = self.remove(spec.container_id).await {
-                    warn!(container.id = %spec.container_id, %left, "What is left of a start can't be taken away: {left}");
-                }
+                self.remove(spec.container_id).await?;
                 Err(error)
             }
         }
@@ -184,7 +185,7 @@ impl Runtime for ProcessRuntime {
         after: u64,
     ) -> Result<Option<Agent>, RuntimeError> {
         let file = self.note(spool);
-        let Some(note) = fs::read(&file).ok().and_then(|bytes| Note::read(&bytes)) else { return Ok(None) };
+        let Some(note) = read_note(&file).map_err(RuntimeError::Workspace)? else { return Ok(None) };
         let spooled = self.spools.get(spool);
         let directory = spooled.path();
         let host = ProcessHost::new(note, file, spooled);
@@ -210,6 +211,15 @@ impl Runtime for ProcessRuntime {
 
     fn workspace(&self, container_id: ContainerId) -> Workspace {
         self.workspaces.get(container_id)
+    }
+}
+
+/// A note; `None` when it is not there, or is none. Fails when it can't be read now.
+fn read_note(file: &Path) -> io::Result<Option<Note>> {
+    match fs::read(file) {
+        Ok(bytes) => Ok(Note::read(&bytes)),
+        Err(error) if is_exhausted(&error) => Err(error),
+        Err(_) => Ok(None),
     }
 }
 

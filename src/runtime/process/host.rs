@@ -7,7 +7,6 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, RawPid, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -16,7 +15,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::super::capture::Host;
 use super::super::workspace::Workspace;
-use super::super::{Exit, FoundBox, RuntimeError, blocking};
+use super::super::{Exit, FoundBox, RuntimeError, blocking, is_exhausted};
 use super::{MARK, scan, variable};
 use crate::domain::{ContainerId, SpoolId};
 
@@ -60,29 +59,33 @@ impl Note {
         })
     }
 
-    /// The process, if it still runs. Fails when that can't be told now: who is out of files sees no process,
-    /// and it is there all the same.
+    /// The process, if it still runs. Fails when that can't be seen now, which says nothing of the process.
     fn handle(&self) -> io::Result<Option<OwnedFd>> {
         let Some(pid) = Pid::from_raw(self.pid) else { return Ok(None) };
         // The handle first: what is seen afterwards is of the process that it holds.
-        let handle = match pidfd_open(pid, PidfdFlags::NONBLOCK) {
+        let handle = match pidfd_open(pid, PidfdFlags::NONBLOCK).map_err(io::Error::from) {
             Ok(handle) => handle,
-            Err(Errno::SRCH) => return Ok(None),
-            Err(error) => return Err(error.into()),
+            Err(error) if is_exhausted(&error) => return Err(error),
+            Err(_) => return Ok(None),
         };
         Ok((started(self.pid)? == Some(self.started)).then_some(handle))
     }
-}
 
-/// When a live process started (proc(5), field 22 of `stat`).
-fn started(pid: RawPid) -> io::Result<Option<u64>> {
-    match fs::read(format!("/proc/{pid}/stat")) {
-        Ok(stat) => Ok(start_in(&stat)),
-        Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::NOENT | Errno::SRCH)) => Ok(None),
-        Err(error) => Err(error),
+    fn is_gone(&self) -> bool {
+        matches!(self.handle(), Ok(None))
     }
 }
 
+/// When a live process started. Fails when that can't be read now.
+fn started(pid: RawPid) -> io::Result<Option<u64>> {
+    match fs::read(format!("/proc/{pid}/stat")) {
+        Ok(stat) => Ok(start_in(&stat)),
+        Err(error) if is_exhausted(&error) => Err(error),
+        Err(_) => Ok(None),
+    }
+}
+
+/// When a live process started, as its `stat` says (proc(5), field 22).
 fn start_in(stat: &[u8]) -> Option<u64> {
     let after_name = stat.iter().rposition(|byte| *byte == b')')? + 1;
     let mut fields = std::str::from_utf8(&stat[after_name..]).ok()?.split_ascii_whitespace();
@@ -105,7 +108,7 @@ impl ProcessHost {
         let (told, ended) = watch::channel(false);
         let watched = note.clone();
         let watching = async move {
-            while !matches!(watched.handle(), Ok(None)) {
+            while !watched.is_gone() {
                 sleep(LOOK_EVERY).await;
             }
             told.send_replace(true);
@@ -137,7 +140,7 @@ pub(super) async fn end(note: &Note) -> Result<(), RuntimeError> {
         if let Some(handle) = note.handle()? {
             let _ = pidfd_send_signal(&handle, Signal::TERM); // It kills its own and ends.
             let give_up_at = Instant::now() + END_DEADLINE;
-            while !matches!(note.handle(), Ok(None)) && Instant::now() < give_up_at {
+            while !note.is_gone() && Instant::now() < give_up_at {
                 std::thread::sleep(Duration::from_millis(5));
             }
             let _ = pidfd_send_signal(&handle, Signal::KILL);
@@ -147,7 +150,7 @@ pub(super) async fn end(note: &Note) -> Result<(), RuntimeError> {
         Ok(())
     })
     .await
-    .and_then(std::convert::identity)
+    .flatten()
     .map_err(RuntimeError::Workspace)
 }
 

@@ -15,10 +15,11 @@ pub mod socket;
 mod watch;
 mod write;
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use axum::extract::ws::{Message, WebSocket};
-use futures_util::{SinkExt, StreamExt};
+use futures_util::{FutureExt, SinkExt, StreamExt};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tracing::{debug, info};
@@ -88,11 +89,15 @@ pub async fn serve(shared: Arc<Shared>, socket: WebSocket, client: Client) {
     let mut writer =
         write::Writer::new(Arc::clone(&shared), viewer, Arc::clone(&client.progress), queue, followed.clone());
     let mut reader = read::Reader::new(Arc::clone(&shared), client, outbox, followed);
-    let end = tokio::select! {
-        end = reader.run(&mut stream) => end,
-        end = writer.run(&mut sink) => end,
-        end = watch => end,
+    let served = async {
+        tokio::select! {
+            end = reader.run(&mut stream) => end,
+            end = writer.run(&mut sink) => end,
+            end = watch => end,
+        }
     };
+    // A panic costs this connection only, and its client hears of it.
+    let end = AssertUnwindSafe(served).catch_unwind().await.unwrap_or(End::Close(CloseCode::Internal));
     shared.metrics.connection_closed(end.code());
     // The peer may be gone, or slow: both are answered by the deadline.
     let _ = timeout(CLOSE_GRACE, async {

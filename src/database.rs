@@ -162,6 +162,11 @@ impl Transaction {
     }
 }
 
+/// A duration as statements add it to a time.
+pub fn milliseconds(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
 /// Gives a database call its deadline.
 pub async fn within<T>(call: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, DatabaseError> {
     match tokio::time::timeout(STATEMENT_DEADLINE, call).await {

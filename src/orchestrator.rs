@@ -477,11 +477,10 @@ impl Orchestrator {
 
     /// Takes up the sessions with work, or with a box, that this gateway owns or whose owner is gone.
     async fn take_up(&self, boxes: &[FoundBox]) -> Result<(), DatabaseError> {
-        let now = self.parts.clock.now();
-        let mut sessions = self.parts.store.sessions_with_work(&self.parts.node, now).await?;
+        let mut sessions = self.parts.store.sessions_with_work(&self.parts.node).await?;
         for found in boxes {
             if let Some(owned) = self.parts.store.session_of(found.container_id).await?
-                && (owned.node == self.parts.node || owned.lease_until <= now)
+                && (owned.node == self.parts.node || owned.is_free)
                 && !sessions.contains(&owned.session)
             {
                 sessions.push(owned.session);
@@ -548,8 +547,7 @@ impl Orchestrator {
                 _ = ticks.tick() => (),
                 () = self.parts.hard.cancelled() => return,
             }
-            let until = self.parts.clock.now().plus(LEASE);
-            if let Err(error) = self.parts.store.renew_leases(&self.parts.node, until).await {
+            if let Err(error) = self.parts.store.renew_leases(&self.parts.node, LEASE).await {
                 warn!(%error, "The leases could not be renewed: {error}");
             }
         }
@@ -656,14 +654,7 @@ impl Orchestrator {
     }
 
     fn new_session(&self, who: &Principal, profile: ProfileId, mode: Mode, title: Option<String>) -> NewSession {
-        NewSession {
-            user: who.user.clone(),
-            profile,
-            mode,
-            title,
-            node: self.parts.node.clone(),
-            lease_until: self.parts.clock.now().plus(LEASE),
-        }
+        NewSession { user: who.user.clone(), profile, mode, title, node: self.parts.node.clone(), lease: LEASE }
     }
 }
 

@@ -1,14 +1,17 @@
 //! Look-ups of sessions, tasks and questions; claims and leases; the gateway's own settings.
 //!
 //! Used by `hub`, `orchestrator` and `http`. Changes to sessions and tasks go through `journal`; what
-//! is written here is only who owns a session, and its erasure.
+//! is written here is only who owns a session, and its erasure. Leases are told by the database's clock
+//! (the view `clock`), the only one that all gateways share: their own may be a minute apart, or step.
 
 mod rows;
+
+use std::time::Duration;
 
 pub use rows::{QuestionRecord, SessionRecord, TaskRecord};
 use rows::{QuestionRow, SessionRow, TaskRow};
 
-use crate::database::{Database, DatabaseError, On, execute, fetch_all, fetch_optional};
+use crate::database::{Database, DatabaseError, On, execute, fetch_all, fetch_optional, milliseconds};
 use crate::domain::{ContainerId, Epoch, Seq, SessionId, SessionStatus, TaskId, TaskState, Timestamp, UserId};
 
 /// The look-ups' clonable address.
@@ -35,8 +38,8 @@ pub struct OwnedSession {
     pub session: SessionId,
     /// The gateway that owns it.
     pub node: String,
-    /// Until when.
-    pub lease_until: Timestamp,
+    /// Whether its lease has run out: any gateway may take it.
+    pub is_free: bool,
 }
 
 /// Which sessions a list shows.
@@ -148,7 +151,7 @@ impl Store {
                     error, retryable, input_tokens, output_tokens, cost_usd, created_at, started_at, ended_at
              FROM tasks
              WHERE session_id = $1 AND state IN ('queued', 'starting', 'running', 'awaiting_answer')
-             ORDER BY CASE state WHEN 'queued' THEN 1 ELSE 0 END, priority, id",
+             ORDER BY CASE state WHEN 'queued' THEN 1 ELSE 0 END, priority, prompt_seq",
             session.to_string()
         )?;
         rows.into_iter().map(TaskRow::read).collect()
@@ -190,17 +193,16 @@ impl Store {
     }
 
     /// The sessions of `node`, and those that no gateway owns any more, in which a task is open.
-    pub async fn sessions_with_work(&self, node: &str, now: Timestamp) -> Result<Vec<SessionId>, DatabaseError> {
+    pub async fn sessions_with_work(&self, node: &str) -> Result<Vec<SessionId>, DatabaseError> {
         let mut connection = self.database.read().await?;
         let rows = fetch_all!(
             connection.on(),
             (String,),
             "SELECT DISTINCT sessions.id FROM sessions JOIN tasks ON tasks.session_id = sessions.id
-             WHERE (sessions.owner_node = $1 OR sessions.lease_until <= $2)
+             WHERE (sessions.owner_node = $1 OR sessions.lease_until <= (SELECT now FROM clock))
                AND tasks.state IN ('queued', 'starting', 'running', 'awaiting_answer')
              ORDER BY sessions.id",
-            node,
-            now.0
+            node
         )?;
         rows.iter().map(|(id,)| SessionId::parse(id).ok_or(DatabaseError::Corrupt("session id"))).collect()
     }
@@ -210,35 +212,35 @@ impl Store {
         let mut connection = self.database.read().await?;
         let row = fetch_optional!(
             connection.on(),
-            (String, String, i64),
-            "SELECT id, owner_node, lease_until FROM sessions WHERE container_id = $1 AND status = 'active'",
+            (String, String, bool),
+            "SELECT id, owner_node, lease_until <= (SELECT now FROM clock) FROM sessions
+             WHERE container_id = $1 AND status = 'active'",
             container.to_string()
         )?;
-        row.map(|(id, node, lease_until)| {
+        row.map(|(id, node, is_free)| {
             let session = SessionId::parse(&id).ok_or(DatabaseError::Corrupt("session id"))?;
-            Ok(OwnedSession { session, node, lease_until: Timestamp(lease_until) })
+            Ok(OwnedSession { session, node, is_free })
         })
         .transpose()
     }
 
-    /// Makes a session `node`'s, with a new epoch that fences all earlier writers, and returns it as it
-    /// is from then on. `None`: there is no such session, or another node's lease has not run out.
+    /// Makes a session `node`'s for as long as `lease` says, with a new epoch that fences all earlier writers,
+    /// and returns it as it is from then on. `None`: there is no such session, or another node's lease has
+    /// not run out.
     pub async fn claim(
         &self,
         id: SessionId,
         node: &str,
-        now: Timestamp,
-        lease_until: Timestamp,
+        lease: Duration,
     ) -> Result<Option<(SessionRecord, Epoch)>, DatabaseError> {
         let mut transaction = self.database.begin().await?;
         let rows = execute!(
             transaction.on(),
-            "UPDATE sessions SET owner_node = $2, epoch = epoch + 1, lease_until = $4
-             WHERE id = $1 AND (owner_node = $2 OR lease_until <= $3)",
+            "UPDATE sessions SET owner_node = $2, epoch = epoch + 1, lease_until = (SELECT now FROM clock) + $3
+             WHERE id = $1 AND (owner_node = $2 OR lease_until <= (SELECT now FROM clock))",
             id.to_string(),
             node,
-            now.0,
-            lease_until.0
+            milliseconds(lease)
         )?;
         if rows == 0 {
             return Ok(None);
@@ -252,17 +254,19 @@ impl Store {
     }
 
     /// Prolongs the leases of `node` that have not been given up.
-    pub async fn renew_leases(&self, node: &str, lease_until: Timestamp) -> Result<(), DatabaseError> {
+    pub async fn renew_leases(&self, node: &str, lease: Duration) -> Result<(), DatabaseError> {
         let mut transaction = self.database.begin().await?;
         // On Postgres in id order, as the journal locks them: no deadlock.
         let statement = match transaction.on() {
             On::Postgres(_) => {
                 "WITH held AS (SELECT id FROM sessions WHERE owner_node = $1 AND lease_until > 0 ORDER BY id FOR UPDATE)
-                 UPDATE sessions SET lease_until = $2 FROM held WHERE sessions.id = held.id"
+                 UPDATE sessions SET lease_until = (SELECT now FROM clock) + $2 FROM held WHERE sessions.id = held.id"
             }
-            On::Sqlite(_) => "UPDATE sessions SET lease_until = $2 WHERE owner_node = $1 AND lease_until > 0",
+            On::Sqlite(_) => {
+                "UPDATE sessions SET lease_until = (SELECT now FROM clock) + $2 WHERE owner_node = $1 AND lease_until > 0"
+            }
         };
-        execute!(transaction.on(), statement, node, lease_until.0)?;
+        execute!(transaction.on(), statement, node, milliseconds(lease))?;
         transaction.commit().await
     }
 

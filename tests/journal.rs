@@ -27,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 /// Generous: the machine may be busy.
 const PATIENCE: Duration = Duration::from_secs(30);
 const NODE: &str = "here";
+const LEASE: Duration = Duration::from_mins(10);
 
 /// A journal whose writer begins when it is told to: what is queued until then is one group.
 struct Desk {
@@ -147,7 +148,7 @@ fn creation() -> Effect {
         mode: Mode::Session,
         title: None,
         node: NODE.to_owned(),
-        lease_until: Timestamp(2_000),
+        lease: LEASE,
     }))
 }
 
@@ -184,9 +185,10 @@ async fn an_older_epoch_commits_nothing_and_is_told() {
         told(old.create(&desk.journal).await).await.unwrap();
         told(old.append(&desk.journal, &["one"], vec![]).await).await.unwrap();
 
-        let not_yet = desk.store.claim(old.id, "there", Timestamp(1_500), Timestamp(9_000)).await.unwrap();
+        let not_yet = desk.store.claim(old.id, "there", LEASE).await.unwrap();
         assert!(not_yet.is_none(), "its lease has not run out");
-        let claimed = desk.store.claim(old.id, "there", Timestamp(2_000), Timestamp(9_000)).await.unwrap();
+        desk.store.renew_leases(NODE, Duration::ZERO).await.unwrap();
+        let claimed = desk.store.claim(old.id, "there", LEASE).await.unwrap();
         let (record, epoch) = claimed.unwrap();
         assert_eq!((record.last_seq, epoch), (Seq(1), Epoch(2)));
 
@@ -204,9 +206,25 @@ async fn an_older_epoch_commits_nothing_and_is_told() {
         told(new.append(&desk.journal, &["other"], vec![]).await).await.unwrap();
         assert_eq!(desk.frames(&new).await, ["one", "other"]);
         // The same node claims its own at any time, and that fences as well.
-        let (_, epoch) = desk.store.claim(old.id, "there", Timestamp(0), Timestamp(0)).await.unwrap().unwrap();
+        let (_, epoch) = desk.store.claim(old.id, "there", LEASE).await.unwrap().unwrap();
         assert_eq!(epoch, Epoch(3));
         assert_eq!(told(new.append(&desk.journal, &["x"], vec![]).await).await, Err(AppendError::Fenced));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn tasks_wait_in_the_order_in_which_they_came_whatever_the_clock_made_of_their_ids() {
+    on_both(|mut desk| async move {
+        desk.begin();
+        let mut writing = Writing::new();
+        let (earlier, later) = (TaskId::generate(), TaskId::generate());
+        told(writing.create(&desk.journal).await).await.unwrap();
+        told(writing.append(&desk.journal, &["a"], vec![task(later, 1)]).await).await.unwrap();
+        told(writing.append(&desk.journal, &["b"], vec![task(earlier, 2)]).await).await.unwrap();
+        let open: Vec<TaskId> =
+            desk.store.open_tasks(writing.id).await.unwrap().into_iter().map(|task| task.id).collect();
+        assert_eq!(open, [later, earlier]);
     })
     .await;
 }

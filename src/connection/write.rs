@@ -79,7 +79,7 @@ impl Writer {
                     Some(outgoing) => self.take(sink, outgoing).await,
                     None => return End::Gone,
                 },
-                Some(step) = self.steps.next() => self.follow(sink, step.ok().flatten()).await,
+                Some(step) = self.steps.next() => self.follow(sink, step).await,
                 _ = pings.tick() => self.feed(sink, Message::Ping(Bytes::new())).await,
             };
             let result = match result {
@@ -98,7 +98,7 @@ impl Writer {
             if let Ok(outgoing) = self.queue.try_recv() {
                 fed += self.take(sink, outgoing).await?;
             } else if let Some(Some(step)) = self.steps.next().now_or_never() {
-                fed += self.follow(sink, step.ok().flatten()).await?;
+                fed += self.follow(sink, step).await?;
             } else {
                 break;
             }
@@ -155,7 +155,9 @@ impl Writer {
     }
 
     /// Writes a step of a followed session and begins the next one.
-    async fn follow(&mut self, sink: &mut Sink, step: Option<(Box<Attachment>, Batch)>) -> Result<usize, Broken> {
+    async fn follow(&mut self, sink: &mut Sink, step: <Step as Future>::Output) -> Result<usize, Broken> {
+        // A step that panicked: nobody would follow that session any more, and the client would not know.
+        let step = step.map_err(|_| Broken(End::Close(CloseCode::Internal)))?;
         let Some((attachment, batch)) = step.filter(|(attachment, _)| !attachment.stop.is_cancelled()) else {
             return Ok(0);
         };

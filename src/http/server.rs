@@ -19,6 +19,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::task::{JoinHandle, JoinSet};
@@ -34,6 +35,9 @@ use crate::connection::{Counted, Peer};
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 /// How long who waits for a place waits before those who have nothing to ask give up theirs.
 const CROWDED: Duration = Duration::from_millis(100);
+/// How many bytes the kernel takes before it sends those it has. A client that reads this much within
+/// `limits.stall_seconds` is seen to make progress.
+const UNSENT: u32 = 16 << 10;
 /// Bytes of a request's head, and what is buffered of a socket at most.
 const BUFFER: usize = 64 << 10;
 
@@ -161,8 +165,8 @@ impl Door {
     }
 
     fn admit(&self, stream: TcpStream, place: OwnedSemaphorePermit, sockets: &mut JoinSet<()>) {
-        // Tokens are small and wanted now. A socket that is gone already fails later, or here.
-        let _ = stream.set_nodelay(true);
+        // A socket that is gone already fails later, or here.
+        let _ = prepare(&stream);
         let Ok(address) = stream.peer_addr() else { return };
         trace!(%address, "A socket from {address} is open");
         let socket = Counted::new(stream, self.limits.stall, place);
@@ -170,6 +174,13 @@ impl Door {
         let (crowded, stop) = (Arc::clone(&self.crowded), self.stop.clone());
         sockets.spawn(serve(socket, peer, self.routes.clone(), self.limits, crowded, stop));
     }
+}
+
+/// Tokens are small and wanted now. What the peer has no room for waits here and not in the kernel, which
+/// would take megabytes of it, and then nothing for minutes from a peer that reads slowly.
+fn prepare(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    SockRef::from(stream).set_tcp_notsent_lowat(UNSENT)
 }
 
 /// Whether only the socket at hand failed, not the listener.

@@ -1,6 +1,8 @@
 //! What changes in the tables together with a session's events.
 
-use crate::database::{DatabaseError, Transaction, execute};
+use std::time::Duration;
+
+use crate::database::{DatabaseError, Transaction, execute, milliseconds};
 use crate::domain::{
     AskId, ContainerId, Mode, Priority, ProfileId, Seq, SessionId, SpoolId, TaskId, TaskState, Timestamp, Usage, UserId,
 };
@@ -18,8 +20,8 @@ pub struct NewSession {
     pub title: Option<String>,
     /// The gateway that makes it.
     pub node: String,
-    /// Until when it is that gateway's.
-    pub lease_until: Timestamp,
+    /// How long it is that gateway's, from the commit on.
+    pub lease: Duration,
 }
 
 /// A task to be made, waiting.
@@ -127,7 +129,7 @@ impl Effect {
                 transaction.on(),
                 "INSERT INTO sessions (id, user_id, profile_id, mode, title, status, last_seq,
                                            owner_node, epoch, lease_until, created_at, updated_at)
-                     VALUES ($1, $2, $3, $4, $5, 'active', 0, $6, 1, $7, $8, $8)
+                     VALUES ($1, $2, $3, $4, $5, 'active', 0, $6, 1, (SELECT now FROM clock) + $7, $8, $8)
                      ON CONFLICT (id) DO UPDATE SET updated_at = excluded.updated_at",
                 &id,
                 &new.user.0,
@@ -135,7 +137,7 @@ impl Effect {
                 new.mode.as_str(),
                 &new.title,
                 &new.node,
-                new.lease_until.0,
+                milliseconds(new.lease),
                 at.0
             )?,
             Self::CreateTask(new) => return create_task(transaction, &id, new, at).await,

@@ -9,13 +9,14 @@ mod turns;
 
 use std::collections::VecDeque;
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::{Arc, PoisonError};
 
 use futures_util::FutureExt as _;
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
-use tracing::{debug, warn};
+use tracing::{debug, error, warn};
 
 use super::queue::{Queue, Waiting};
 use super::run::{Run, RunState};
@@ -159,17 +160,38 @@ impl Worker {
         origin: Origin,
         mut inbox: mpsc::Receiver<Command>,
     ) {
-        let parts = Arc::clone(&orchestrator.parts);
+        let life = AssertUnwindSafe(Self::live(&orchestrator, id, origin, &mut inbox)).catch_unwind();
+        let lost = life.await.unwrap_or_else(|_| {
+            // Its agent has gone with it: the next one would stumble over the same.
+            error!(session.id = %id, "The worker of session `{id}` panicked; its message is above");
+            true
+        });
+        // Nobody is to wait for what follows.
+        refuse_all(&mut inbox, &Refusal::Interrupted);
+        forget(&orchestrator.workers, id, &mut inbox);
+        if lost && !orchestrator.parts.soft.is_cancelled() {
+            let tracker = orchestrator.parts.tracker.clone();
+            tracker.spawn(orchestrator.take_up_again(id));
+        }
+    }
+
+    /// Whether the session was lost.
+    async fn live(
+        orchestrator: &Orchestrator,
+        id: SessionId,
+        origin: Origin,
+        inbox: &mut mpsc::Receiver<Command>,
+    ) -> bool {
+        let parts = &orchestrator.parts;
         let opened = match origin {
-            Origin::New(new) => Ok(Self::create(Arc::clone(&parts), id, new)),
-            Origin::Existing => Self::open(Arc::clone(&parts), id).await,
+            Origin::New(new) => Ok(Self::create(Arc::clone(parts), id, new)),
+            Origin::Existing => Self::open(Arc::clone(parts), id).await,
         };
-        let lost = match opened {
+        match opened {
             Ok(mut worker) => {
-                let lost = worker.work(&mut inbox, &orchestrator.workers).await.is_err();
-                // Nobody is to wait for what follows.
+                let lost = worker.work(inbox, &orchestrator.workers).await.is_err();
                 let why = if parts.soft.is_cancelled() { Refusal::ShuttingDown } else { Refusal::Interrupted };
-                refuse_all(&mut inbox, &why);
+                refuse_all(inbox, &why);
                 // Its agent, if there still is one, is for whoever takes the session up.
                 worker.seat.leave();
                 if let Err(error) = parts.store.release(id, &parts.node, worker.session.epoch()).await {
@@ -179,13 +201,9 @@ impl Worker {
             }
             Err(refusal) => {
                 warn!(session.id = %id, "Session `{id}` could not be opened: {refusal}");
-                refuse_all(&mut inbox, &refusal);
+                refuse_all(inbox, &refusal);
                 matches!(refusal, Refusal::Storage | Refusal::Interrupted)
             }
-        };
-        forget(&orchestrator.workers, id, &mut inbox);
-        if lost && !parts.soft.is_cancelled() {
-            parts.tracker.spawn(orchestrator.take_up_again(id));
         }
     }
 
@@ -228,8 +246,7 @@ impl Worker {
     /// Claims a session and goes on where an earlier gateway stopped: its agent is taken over, the task at
     /// work goes on, queued ones wait again.
     async fn open(parts: Arc<Parts>, id: SessionId) -> Result<Self, Refusal> {
-        let now = parts.clock.now();
-        let Some((record, epoch)) = parts.store.claim(id, &parts.node, now, now.plus(LEASE)).await? else {
+        let Some((record, epoch)) = parts.store.claim(id, &parts.node, LEASE).await? else {
             return Err(Refusal::Elsewhere);
         };
         let open = parts.store.open_tasks(id).await?;
@@ -251,7 +268,11 @@ impl Worker {
                 }
                 _ => worker.go_on(&record, &task, &state).await,
             };
-            went_on?;
+            if let Err(refusal) = went_on {
+                // It is tried again, and the agent is to be there then.
+                worker.seat.leave();
+                return Err(refusal);
+            }
         }
         if let Seat::Up(occupant) = &mut worker.seat
             && worker.run.is_none()

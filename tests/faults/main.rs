@@ -12,6 +12,8 @@
 #![allow(missing_docs, reason = "test names are sentences")]
 #![allow(clippy::large_futures, reason = "a test's future is made once")]
 
+mod gauges;
+mod paced;
 mod postgres;
 #[path = "../support/program.rs"]
 mod program;
@@ -22,6 +24,8 @@ mod story;
 mod witness;
 mod world;
 
+mod clients;
 mod gateway;
+mod host;
 mod journal;
 mod soak;

@@ -2,6 +2,7 @@
 //! behind it moves.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -27,6 +28,8 @@ struct Shared {
     /// Raised to end all links that there are.
     generation: watch::Sender<u64>,
     trap: Mutex<Option<(Moment, oneshot::Sender<Held>)>>,
+    /// Whether the next thing a server says is cut off in the middle.
+    cutting: AtomicBool,
 }
 
 /// At which side of a commit the trap snaps.
@@ -58,6 +61,7 @@ impl Proxy {
             swallowing: watch::Sender::new(false),
             generation: watch::Sender::new(0),
             trap: Mutex::new(None),
+            cutting: AtomicBool::new(false),
         });
         let links = Arc::clone(&shared);
         let task = tokio::spawn(async move {
@@ -84,6 +88,11 @@ impl Proxy {
     /// Resets every connection.
     pub(crate) fn reset_all(&self) {
         self.shared.generation.send_modify(|generation| *generation += 1);
+    }
+
+    /// Lets the next thing that a server says end in its middle, and resets that connection.
+    pub(crate) fn cut_next(&self) {
+        self.shared.cutting.store(true, Ordering::Relaxed);
     }
 
     /// Holds the next commit that comes by. Returns when it is held.
@@ -124,6 +133,10 @@ async fn forward(shared: &Shared, client: &mut TcpStream, server: &mut TcpStream
         match (from_client, count) {
             (true, 0) => return server.shutdown().await,
             (false, 0) => return client.shutdown().await,
+            (false, count) if shared.cutting.swap(false, Ordering::Relaxed) => {
+                client.write_all(&down[..count.div_ceil(2)]).await?;
+                return Err(std::io::ErrorKind::ConnectionReset.into());
+            }
             (false, count) => client.write_all(&down[..count]).await?,
             (true, count) => {
                 let asked = &up[..count];

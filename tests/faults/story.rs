@@ -29,9 +29,17 @@ pub(crate) struct Outcome {
     pub(crate) events: usize,
     /// How many connections that took.
     pub(crate) connections: u32,
+    /// What each client saw, in the order in which they came.
+    pub(crate) seen: Vec<Seen>,
 }
 
 impl Story {
+    /// One that nobody follows yet.
+    pub(crate) fn new(session: &str, task: &str, words: usize) -> Self {
+        let (session, task) = (session.to_owned(), task.to_owned());
+        Self { session, task, words, progress: watch::channel(0).1, witnesses: Vec::new() }
+    }
+
     /// Waits until the steady client has seen so many events, or all there are.
     pub(crate) async fn until_seen(&mut self, events: usize) {
         let seen = self.progress.wait_for(|seen| *seen >= events);
@@ -79,12 +87,13 @@ impl Story {
             .map(|frame| frame["text"].as_str().unwrap())
             .collect();
         let said = text.split_whitespace().count();
-        let counted: String = (1..=said).map(|number| format!("t{number} ")).collect();
-        assert!(text == counted, "every number once, in order: {text}");
+        let counted = (1..=said).map(|number| format!("t{number} "));
+        assert!(text == counted.collect::<Vec<_>>().concat(), "every number once, in order: {text}");
         let ends: Vec<&Value> =
             frames.iter().filter(|frame| frame["type"] == "task:done" || frame["type"] == "task:failed").collect();
         assert_eq!(ends.len(), 1, "one end: {ends:?}");
-        Outcome { end: ends[0].clone(), said, events, connections: all.iter().map(|seen| seen.connections).sum() }
+        let connections = all.iter().map(|seen| seen.connections).sum();
+        Outcome { end: ends[0].clone(), said, events, connections, seen: all }
     }
 
     /// [`Story::check`] of a task that was not hurt: its agent said all it was to say.

@@ -7,12 +7,17 @@ use futures_util::{SinkExt as _, StreamExt as _};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use serde_json::{Value, json};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpSocket;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+
+use crate::paced::{Pace, Paced};
+
+/// Longer than any test.
+const FOR_EVER: Duration = Duration::from_hours(1);
 
 /// How a client behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,8 +26,12 @@ pub(crate) enum Manner {
     Steady,
     /// Leaves without a word after a moment, and comes back.
     Flapping,
+    /// Does that about ten times a second.
+    Fluttering,
     /// Reads a little at a time, so that it is served from the journal.
     Slow,
+    /// Stays until it is cut off, even where it hears nothing.
+    Patient,
 }
 
 /// Where a session is to be had.
@@ -30,11 +39,16 @@ pub(crate) enum Manner {
 pub(crate) struct Door {
     pub(crate) address: SocketAddr,
     pub(crate) token: String,
+    /// How fast those who come in here read.
+    pub(crate) pace: Pace,
 }
+
+/// A client's connection.
+pub(crate) type Socket = WebSocketStream<Paced>;
 
 impl Door {
     /// A socket, if there is one to be had now.
-    pub(crate) async fn connect(&self, receive_buffer: Option<u32>) -> Option<WebSocketStream<TcpStream>> {
+    pub(crate) async fn connect(&self, receive_buffer: Option<u32>) -> Option<Socket> {
         let socket = TcpSocket::new_v4().unwrap();
         if let Some(bytes) = receive_buffer {
             socket.set_recv_buffer_size(bytes).unwrap();
@@ -45,7 +59,7 @@ impl Door {
         headers.insert("sec-websocket-protocol", "streamgate.v1".parse().unwrap());
         let connect = async {
             let stream = socket.connect(self.address).await.ok()?;
-            tokio_tungstenite::client_async(request, stream).await.ok()
+            tokio_tungstenite::client_async(request, Paced::new(stream, self.pace.clone())).await.ok()
         };
         // What is swallowed on the way is not answered.
         tokio::time::timeout(Duration::from_secs(2), connect).await.ok()?.map(|(socket, _)| socket)
@@ -90,7 +104,7 @@ impl Door {
 }
 
 /// A connection that is to last: it is an error when it ends.
-pub(crate) struct Line(WebSocketStream<TcpStream>);
+pub(crate) struct Line(Socket);
 
 impl Line {
     pub(crate) async fn send(&mut self, frame: &Value) {
@@ -122,6 +136,12 @@ impl Line {
     }
 }
 
+/// How long ago an event was stamped.
+fn age(event: &Value) -> Duration {
+    let stamped = Duration::from_millis(event["ts"].as_u64().unwrap());
+    std::time::UNIX_EPOCH.elapsed().unwrap().saturating_sub(stamped)
+}
+
 /// What a client saw of a session.
 pub(crate) struct Seen {
     pub(crate) manner: Manner,
@@ -129,6 +149,8 @@ pub(crate) struct Seen {
     pub(crate) events: Vec<(i64, String)>,
     /// How often it had to come back, or chose to.
     pub(crate) connections: u32,
+    /// The longest time between an event's stamp and its arrival.
+    pub(crate) lag: Duration,
 }
 
 /// Follows a session from its beginning until `task` has ended.
@@ -139,6 +161,7 @@ pub(crate) struct Witness {
     manner: Manner,
     chance: StdRng,
     events: Vec<(i64, String)>,
+    lag: Duration,
     progress: watch::Sender<usize>,
 }
 
@@ -152,17 +175,26 @@ impl Witness {
         progress: watch::Sender<usize>,
     ) -> Self {
         let (session, task) = (session.to_owned(), task.to_owned());
-        Self { door, session, task, manner, chance: StdRng::seed_from_u64(seed), events: Vec::new(), progress }
+        Self {
+            door,
+            session,
+            task,
+            manner,
+            chance: StdRng::seed_from_u64(seed),
+            events: Vec::new(),
+            lag: Duration::ZERO,
+            progress,
+        }
     }
 
     pub(crate) async fn run(mut self) -> Seen {
         let mut connections = 0;
         loop {
-            let receive_buffer = (self.manner == Manner::Slow).then_some(4 << 10);
+            let receive_buffer = matches!(self.manner, Manner::Slow | Manner::Patient).then_some(4 << 10);
             if let Some(socket) = self.door.connect(receive_buffer).await {
                 connections += 1;
                 if self.follow(socket).await {
-                    return Seen { manner: self.manner, events: self.events, connections };
+                    return Seen { manner: self.manner, events: self.events, connections, lag: self.lag };
                 }
             }
             sleep(Duration::from_millis(self.chance.random_range(20..100))).await;
@@ -170,7 +202,7 @@ impl Witness {
     }
 
     /// Follows on one connection, from the last event seen. Whether the task has ended.
-    async fn follow(&mut self, mut socket: WebSocketStream<TcpStream>) -> bool {
+    async fn follow(&mut self, mut socket: Socket) -> bool {
         let after = self.events.last().map_or(0, |(seq, _)| *seq);
         let resume = json!({"type": "session.resume", "session_id": self.session, "after_seq": after});
         if socket.send(Message::text(resume.to_string())).await.is_err() {
@@ -179,11 +211,13 @@ impl Witness {
         let leave_at = Instant::now()
             + match self.manner {
                 Manner::Flapping => Duration::from_millis(self.chance.random_range(30..600)),
-                // Who hears nothing at all for so long looks whether somebody else answers.
-                Manner::Steady | Manner::Slow => Duration::from_secs(3_600),
+                Manner::Fluttering => Duration::from_millis(self.chance.random_range(20..60)),
+                Manner::Steady | Manner::Slow | Manner::Patient => FOR_EVER,
             };
+        // Who hears nothing at all for so long looks whether somebody else answers.
+        let silence = if self.manner == Manner::Patient { FOR_EVER } else { Duration::from_secs(10) };
         loop {
-            let silence = sleep(Duration::from_secs(10));
+            let silence = sleep(silence);
             let message = tokio::select! {
                 message = socket.next() => message,
                 () = sleep_until(leave_at) => None,
@@ -203,6 +237,7 @@ impl Witness {
             let last = self.events.last().map_or(0, |(seq, _)| *seq);
             assert!(seq > last, "{:?}: {seq} after {last}", self.manner);
             self.events.push((seq, text.as_str().to_owned()));
+            self.lag = self.lag.max(age(&frame));
             self.progress.send_replace(self.events.len());
             if frame["task_id"] == self.task.as_str()
                 && (frame["type"] == "task:done" || frame["type"] == "task:failed")

@@ -9,6 +9,7 @@ use sqlx::PgPool;
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::paced::Pace;
 use crate::postgres::Postgres;
 use crate::program::{self, Program};
 use crate::proxy::Proxy;
@@ -95,7 +96,8 @@ impl World {
 
     /// Where clients go.
     pub(crate) fn door(&self) -> Door {
-        Door { address: self.front.address, token: self.token.clone().expect("a gateway has been started") }
+        let token = self.token.clone().expect("a gateway has been started");
+        Door { address: self.front.address, token, pace: Pace::free() }
     }
 
     /// A session whose agent says so many numbers, one each `every` milliseconds, and who follows it.
@@ -120,16 +122,22 @@ impl World {
         let ready = door.ask(submit).await;
         assert_eq!(ready["type"], "session.ready", "{ready}");
         let (session, task) = (ready["session_id"].as_str().unwrap(), ready["task_id"].as_str().unwrap());
-        let mut seen = None;
-        let witnesses = manners.iter().map(|manner| {
-            let progress = watch::Sender::new(0);
-            seen.get_or_insert_with(|| progress.subscribe());
-            let witness = Witness::new(door.clone(), session, task, *manner, self.chance.random(), progress);
-            AbortOnDropHandle::new(tokio::spawn(witness.run()))
-        });
-        let witnesses = witnesses.collect();
-        let progress = seen.expect("somebody follows");
-        Story { session: session.to_owned(), task: task.to_owned(), words, progress, witnesses }
+        let mut story = Story::new(session, task, words);
+        for (number, manner) in manners.iter().enumerate() {
+            let progress = self.follow(&mut story, &door, *manner);
+            if number == 0 {
+                story.progress = progress;
+            }
+        }
+        story
+    }
+
+    /// One more who follows a story, from its beginning: how many events it has seen.
+    pub(crate) fn follow(&mut self, story: &mut Story, door: &Door, manner: Manner) -> watch::Receiver<usize> {
+        let (progress, seen) = watch::channel(0);
+        let witness = Witness::new(door.clone(), &story.session, &story.task, manner, self.chance.random(), progress);
+        story.witnesses.push(AbortOnDropHandle::new(tokio::spawn(witness.run())));
+        seen
     }
 
     /// The journal itself, past every proxy.
@@ -144,6 +152,7 @@ impl World {
 }
 
 /// The program under test, for its `demo-agent`.
+#[allow(dead_code, reason = "for scenarios about agents")]
 pub(crate) fn demo_agent() -> String {
     program::binary().display().to_string()
 }

@@ -26,6 +26,7 @@ mod errors;
 mod guarantees;
 mod limits;
 mod open_files;
+mod panics;
 mod protocol;
 mod rest;
 mod sockets;

@@ -1,6 +1,7 @@
 //! The real program, as people start it.
 #![allow(dead_code, reason = "each test binary uses what it needs")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that can't go on fails")]
+#![allow(clippy::print_stdout, reason = "what a gateway says when it panics is for people")]
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -15,10 +16,15 @@ use tokio::process::{Child, Command};
 /// No start and no end takes longer. Generous: the machine may be busy.
 const PATIENCE: Duration = Duration::from_mins(1);
 
+/// What the log says of every panic.
+const PANICKED: &str = " panicked at ";
+
 /// A gateway in a process of its own.
 pub(crate) struct Program {
     /// Where it listens.
     pub(crate) address: SocketAddr,
+    /// Where it listens to operators.
+    pub(crate) operators: SocketAddr,
     environment: Vec<(String, String)>,
     log: Arc<Mutex<String>>,
     child: Child,
@@ -34,6 +40,12 @@ fn command(environment: &[(String, String)]) -> Command {
     let mut command = Command::new(binary());
     command.env_clear().envs(environment.iter().cloned()).stdin(Stdio::null()).kill_on_drop(true);
     command
+}
+
+/// The address that follows `words` in a log line.
+fn address_after(words: &str, line: &str) -> Option<SocketAddr> {
+    let (_, address) = line.split_once(words)?;
+    address.split(|letter: char| letter.is_whitespace() || letter == '/').next()?.parse().ok()
 }
 
 impl Program {
@@ -53,20 +65,30 @@ impl Program {
         let address = loop {
             let line = tokio::time::timeout(PATIENCE, log.next_line()).await.expect("a log line in time").unwrap();
             let line = line.unwrap_or_else(|| panic!("the gateway did not start: {seen:#?}"));
-            if let Some((_, address)) = line.split_once("Listening on ") {
-                break address.split_whitespace().next().unwrap().parse().unwrap();
+            if let Some(address) = address_after("Listening on ", &line) {
+                break address;
             }
             seen.push(line);
         };
+        let operators = seen.iter().find_map(|line| address_after("Metrics are at http://", line));
+        let operators = operators.expect("it says where its metrics are");
         // Read on, or a full pipe stops it.
-        let heard = Arc::new(Mutex::new(seen.join("\n")));
+        let heard = Arc::new(Mutex::new(seen.join("\n") + "\n"));
         let writer = Arc::clone(&heard);
         tokio::spawn(async move {
             while let Ok(Some(line)) = log.next_line().await {
+                if line.contains(PANICKED) {
+                    println!("{line}");
+                }
                 writer.lock().unwrap().push_str(&(line + "\n"));
             }
         });
-        Self { address, environment, log: heard, child }
+        Self { address, operators, environment, log: heard, child }
+    }
+
+    /// How often it has panicked by now, as its log tells.
+    pub(crate) fn panics(&self) -> usize {
+        self.log().matches(PANICKED).count()
     }
 
     /// A new token of `user`, as `streamgate token create` prints it.

@@ -91,7 +91,7 @@ pub(super) async fn start(place: Place, agent: Option<Start>) -> Result<Captured
         }
     };
     match started {
-        Ok(_) => listen(place, control, records, 0),
+        Ok(_) => listen(place, control, records, 0, CancellationToken::new()),
         Err(RuntimeError::NotReading) => Err(RuntimeError::StartFailed(
             "the shim beside it does not answer; does the engine see `data_dir` under the same path as the gateway?"
                 .to_owned(),
@@ -101,21 +101,30 @@ pub(super) async fn start(place: Place, agent: Option<Start>) -> Result<Captured
 }
 
 /// Goes on with an agent that was started before, from the record after `after` on; `None` when what it said
-/// is not there.
-pub(super) fn adopt(place: Place, epoch: Epoch, after: u64) -> Result<Option<Captured>, RuntimeError> {
+/// is not there. If the shim can't run any more (`may_run`), that is all there is: it counts as gone at once.
+pub(super) fn adopt(place: Place, may_run: bool, epoch: Epoch, after: u64) -> Result<Option<Captured>, RuntimeError> {
     let (control, records) = Control::connect(&place.directory, epoch.0);
-    match listen(place, control, records, after) {
+    let gone = CancellationToken::new();
+    if !may_run {
+        gone.cancel();
+    }
+    match listen(place, control, records, after, gone) {
         Ok(captured) => Ok(Some(captured)),
         Err(RuntimeError::Workspace(error)) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
 }
 
-fn listen(place: Place, control: Control, records: watch::Receiver<u64>, after: u64) -> Result<Captured, RuntimeError> {
+fn listen(
+    place: Place,
+    control: Control,
+    records: watch::Receiver<u64>,
+    after: u64,
+    gone: CancellationToken,
+) -> Result<Captured, RuntimeError> {
     let most = place.line_bytes.saturating_add(SMALL_RECORD);
     let spool = Spool::open(&place.directory, after, most).map_err(RuntimeError::Workspace)?;
     let (output, lines) = mpsc::channel(OUTPUT_BATCHES);
-    let gone = CancellationToken::new();
     let follower = Follower { spool: Some(spool), records, host: Arc::clone(&place.host), gone: gone.clone(), output };
     let follower = AbortOnDropHandle::new(tokio::spawn(follower.follow()));
     let process = CapturedProcess { control, host: place.host, launch: place.launch, gone, _follower: follower };

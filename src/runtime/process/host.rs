@@ -59,6 +59,11 @@ impl Note {
         })
     }
 
+    /// Whether the process still runs.
+    pub(super) fn lives(&self) -> bool {
+        self.handle().is_some()
+    }
+
     /// The process, if it still runs.
     fn handle(&self) -> Option<OwnedFd> {
         // The handle first: what is seen afterwards is of the process that it holds.

@@ -125,7 +125,15 @@ fn listen(
     let most = place.line_bytes.saturating_add(SMALL_RECORD);
     let spool = Spool::open(&place.directory, after, most).map_err(RuntimeError::Workspace)?;
     let (output, lines) = mpsc::channel(OUTPUT_BATCHES);
-    let follower = Follower { spool: Some(spool), records, host: Arc::clone(&place.host), gone: gone.clone(), output };
+    let control = Arc::new(control);
+    let follower = Follower {
+        spool: Some(spool),
+        control: Arc::clone(&control),
+        records,
+        host: Arc::clone(&place.host),
+        gone: gone.clone(),
+        output,
+    };
     let follower = AbortOnDropHandle::new(tokio::spawn(follower.follow()));
     let process = CapturedProcess { control, host: place.host, launch: place.launch, gone, _follower: follower };
     Ok((lines, Arc::new(process)))
@@ -135,6 +143,7 @@ fn listen(
 struct Follower {
     /// `None` only while it is being read.
     spool: Option<Spool>,
+    control: Arc<Control>,
     records: watch::Receiver<u64>,
     host: Arc<dyn Host>,
     gone: CancellationToken,
@@ -150,6 +159,7 @@ impl Follower {
                 Ok(records) => records,
                 Err(error) => {
                     warn!(%error, "An agent can't be heard any more: {error}");
+                    self.kill().await;
                     return self.end(Exit { damaged: Some(error.to_string()), ..Exit::default() }).await;
                 }
             };
@@ -178,13 +188,27 @@ impl Follower {
 
     async fn read(&mut self) -> Result<Vec<Record>, SpoolError> {
         let Some(mut spool) = self.spool.take() else { return Ok(Vec::new()) };
+        let told = *self.records.borrow_and_update();
         let (spool, read) = blocking(move || {
-            let read = spool.read();
+            let read = spool.read(told);
             (spool, read)
         })
         .await?;
         self.spool = Some(spool);
         read
+    }
+
+    /// Ends an agent that can't be heard: nobody may take it for gone while it works on. A box whose shim does
+    /// not do it is taken away soon.
+    async fn kill(&self) {
+        let kill = self.control.ask(Command::Signal { signal: Signal::Kill }, KILL_DEADLINE);
+        let killed = tokio::select! {
+            killed = kill => killed.map(drop),
+            _ = self.host.ended() => Ok(()),
+        };
+        if let Err(error) = killed {
+            warn!(%error, "An agent that can't be heard any more can't be killed: {error}");
+        }
     }
 
     async fn end(self, exit: Exit) {
@@ -214,7 +238,7 @@ fn sort(records: Vec<Record>) -> (Vec<Line>, Option<Exit>) {
 
 /// The handle to an agent beside its shim.
 struct CapturedProcess {
-    control: Control,
+    control: Arc<Control>,
     host: Arc<dyn Host>,
     launch: Option<Start>,
     gone: CancellationToken,

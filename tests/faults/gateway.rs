@@ -30,9 +30,9 @@ async fn a_gateway_that_is_killed_at_fifty_instants_loses_nothing_and_doubles_no
         }
         recoveries.push(began.elapsed());
         // What was told to its end makes room for another.
-        for number in 0..stories.len() {
-            if stories[number].is_over() {
-                let story = std::mem::replace(&mut stories[number], world.tell(1_500, 20).await);
+        for place in &mut stories {
+            if place.is_over() {
+                let story = std::mem::replace(place, world.tell(1_500, 20).await);
                 let outcome = story.check_whole(&journal).await;
                 events += outcome.events;
                 connections += outcome.connections;

@@ -79,7 +79,7 @@ impl Story {
             .map(|frame| frame["text"].as_str().unwrap())
             .collect();
         let said = text.split_whitespace().count();
-        let counted: String = (1..=said).map(|number| format!("t{number} ")).collect();
+        let counted = (1..=said).fold(String::new(), |text, number| text + &format!("t{number} "));
         assert!(text == counted, "every number once, in order: {text}");
         let ends: Vec<&Value> =
             frames.iter().filter(|frame| frame["type"] == "task:done" || frame["type"] == "task:failed").collect();

@@ -180,7 +180,7 @@ impl Witness {
             + match self.manner {
                 Manner::Flapping => Duration::from_millis(self.chance.random_range(30..600)),
                 // Who hears nothing at all for so long looks whether somebody else answers.
-                Manner::Steady | Manner::Slow => Duration::from_secs(3_600),
+                Manner::Steady | Manner::Slow => Duration::from_hours(1),
             };
         loop {
             let silence = sleep(Duration::from_secs(10));

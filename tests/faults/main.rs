@@ -12,6 +12,8 @@
 #![allow(missing_docs, reason = "test names are sentences")]
 #![allow(clippy::large_futures, reason = "a test's future is made once")]
 
+mod docker;
+mod dockerd;
 mod postgres;
 #[path = "../support/program.rs"]
 mod program;
@@ -22,6 +24,9 @@ mod story;
 mod witness;
 mod world;
 
+mod agents;
+mod engine;
 mod gateway;
 mod journal;
 mod soak;
+mod spool;

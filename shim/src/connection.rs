@@ -65,6 +65,18 @@ impl Connection {
         Ok(lines)
     }
 
+    /// Writes what waits, then tells who holds the shim how far the spool has come. Who has not read what it was
+    /// told before is told when it has.
+    pub(crate) fn write_and_tell(&mut self, records: u64) -> io::Result<()> {
+        self.write()?;
+        if self.holds && self.told < records && self.outgoing.is_empty() {
+            self.told = records;
+            self.send(&Message::Records { records });
+            self.write()?;
+        }
+        Ok(())
+    }
+
     /// Writes what waits, as far as it goes.
     pub(crate) fn write(&mut self) -> io::Result<()> {
         while !self.outgoing.is_empty() {
@@ -79,14 +91,6 @@ impl Connection {
 
     pub(crate) fn reply(&mut self, tag: u64, outcome: Outcome) {
         self.send(&Message::Reply { tag, outcome });
-    }
-
-    /// Tells how far the spool has come, unless it knows or has not heard the last word yet.
-    pub(crate) fn tell_records(&mut self, records: u64) {
-        if self.told < records && self.outgoing.is_empty() {
-            self.told = records;
-            self.send(&Message::Records { records });
-        }
     }
 
     fn send(&mut self, message: &Message) {

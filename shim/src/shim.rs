@@ -127,10 +127,7 @@ impl Shim {
             }
             self.spool.flush();
             let written = self.spool.written();
-            for connection in self.connections.iter_mut().filter(|connection| connection.holds) {
-                connection.tell_records(written);
-            }
-            self.connections.retain_mut(|connection| connection.write().is_ok());
+            self.connections.retain_mut(|connection| connection.write_and_tell(written).is_ok());
             if self.connections.iter().any(|connection| connection.holds) {
                 self.alone_since = Instant::now();
             }

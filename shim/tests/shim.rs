@@ -156,6 +156,17 @@ impl Gateway {
         self.ask(Command::Write { id: id.to_owned(), data: data.to_owned() })
     }
 
+    /// The last record, as the shim tells it unasked.
+    fn told(&mut self) -> u64 {
+        loop {
+            let mut line = String::new();
+            assert!(self.lines.read_line(&mut line).unwrap() > 0, "the shim hung up");
+            if let Message::Records { records } = serde_json::from_str(&line).unwrap() {
+                return records;
+            }
+        }
+    }
+
     /// Whether the shim has hung up.
     fn is_cut_off(&mut self) -> bool {
         loop {
@@ -253,6 +264,17 @@ fn the_latest_gateway_holds_the_shim_and_older_ones_are_refused() {
     assert_eq!(late.ask(Command::Hello { epoch: 1 }), Err(RefusalCode::Stale));
     assert_eq!(late.ask(Command::Signal { signal: Signal::Kill }), Err(RefusalCode::Stale));
     assert_eq!(new.status().run, 0);
+}
+
+#[test]
+fn who_comes_to_an_agent_that_is_silent_is_told_what_it_has_said() {
+    let shim = Shim::start(&[]);
+    shim.gateway(1).start("echo one; exec sleep 1000");
+    until("it speaks", || shim.records().len() == 1);
+    let mut second = shim.stranger();
+    // Its answer is on the way when there is something to be told, and nothing happens after that.
+    second.send(Command::Hello { epoch: 2 });
+    assert_eq!(second.told(), 1);
 }
 
 #[test]

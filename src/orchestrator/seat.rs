@@ -11,6 +11,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, warn};
 
 use crate::agent::{Adapter, AgentCommand, AgentEvent, Tell, Turn};
+use crate::domain::ContainerId;
 use crate::hub::Receipt;
 use crate::runtime::pool::{Lease, PoolError};
 use crate::runtime::{AgentProcess, Exit, Line, LineText, Output, RuntimeError};
@@ -19,6 +20,8 @@ use crate::runtime::{AgentProcess, Exit, Line, LineText, Output, RuntimeError};
 const WRITE_DEADLINE: Duration = Duration::from_secs(30);
 /// How long an agent whose input is closed may take to be gone; after that it is deaf.
 const EXIT_GRACE: Duration = Duration::from_secs(2);
+/// The least time between two log lines about what an agent said that is none of its dialect.
+const TELL_SKIPPED: Duration = Duration::from_secs(1);
 /// How many commands may wait for an agent to read them.
 const COMMANDS: usize = 64;
 
@@ -65,6 +68,27 @@ pub(super) struct Occupant {
     _teller: AbortOnDropHandle<()>,
     /// Since when it has nothing to do, while it is for the taking.
     idle_since: Option<Instant>,
+    skipped: Skipped,
+}
+
+/// Lines that were none of the dialect. Logged once a second at most: an agent must not fill the log.
+#[derive(Default)]
+struct Skipped {
+    /// Not yet told of.
+    lines: u64,
+    told_at: Option<Instant>,
+}
+
+impl Skipped {
+    fn note(&mut self, container: ContainerId, why: &dyn std::fmt::Display) {
+        self.lines += 1;
+        if self.told_at.is_some_and(|told_at| told_at.elapsed() < TELL_SKIPPED) {
+            return;
+        }
+        let lines = std::mem::take(&mut self.lines);
+        self.told_at = Some(Instant::now());
+        warn!(container.id = %container, lines, "{lines} lines of the agent in `{container}` were skipped, the last one because: {why}");
+    }
 }
 
 impl Seat {
@@ -140,7 +164,7 @@ impl Occupant {
         let process = Arc::clone(&lease.agent.process);
         // Its own task: a command that the agent is slow to read must not keep us from reading the agent.
         let teller = AbortOnDropHandle::new(tokio::spawn(tell_all(process, told, complain)));
-        Self { lease, adapter, commands, deaf, _teller: teller, idle_since: None }
+        Self { lease, adapter, commands, deaf, _teller: teller, idle_since: None, skipped: Skipped::default() }
     }
 
     async fn next(&mut self, idle_stop: Duration) -> SeatEvent {
@@ -181,15 +205,11 @@ impl Occupant {
         match &line.text {
             LineText::Utf8(text) => {
                 if let Err(error) = self.adapter.decode(text, events) {
-                    warn!(container.id = %container, bytes = text.len(), "A line of the agent in `{container}` was skipped: {error}");
+                    self.skipped.note(container, &error);
                 }
             }
-            LineText::NotUtf8 => {
-                warn!(container.id = %container, "A line of the agent in `{container}` was skipped: not UTF-8");
-            }
-            LineText::TooLong => {
-                warn!(container.id = %container, "A line of the agent in `{container}` was skipped: too long");
-            }
+            LineText::NotUtf8 => self.skipped.note(container, &"not UTF-8"),
+            LineText::TooLong => self.skipped.note(container, &"too long"),
         }
     }
 

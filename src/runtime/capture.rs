@@ -91,7 +91,7 @@ pub(super) async fn start(place: Place, agent: Option<Start>) -> Result<Captured
         }
     };
     match started {
-        Ok(_) => listen(place, control, records, 0),
+        Ok(_) => listen(place, control, records, 0, CancellationToken::new()),
         Err(RuntimeError::NotReading) => Err(RuntimeError::StartFailed(
             "the shim beside it does not answer; does the engine see `data_dir` under the same path as the gateway?"
                 .to_owned(),
@@ -101,22 +101,39 @@ pub(super) async fn start(place: Place, agent: Option<Start>) -> Result<Captured
 }
 
 /// Goes on with an agent that was started before, from the record after `after` on; `None` when what it said
-/// is not there.
-pub(super) fn adopt(place: Place, epoch: Epoch, after: u64) -> Result<Option<Captured>, RuntimeError> {
+/// is not there. If the shim can't run any more (`may_run`), that is all there is: it counts as gone at once.
+pub(super) fn adopt(place: Place, may_run: bool, epoch: Epoch, after: u64) -> Result<Option<Captured>, RuntimeError> {
     let (control, records) = Control::connect(&place.directory, epoch.0);
-    match listen(place, control, records, after) {
+    let gone = CancellationToken::new();
+    if !may_run {
+        gone.cancel();
+    }
+    match listen(place, control, records, after, gone) {
         Ok(captured) => Ok(Some(captured)),
         Err(RuntimeError::Workspace(error)) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
 }
 
-fn listen(place: Place, control: Control, records: watch::Receiver<u64>, after: u64) -> Result<Captured, RuntimeError> {
+fn listen(
+    place: Place,
+    control: Control,
+    records: watch::Receiver<u64>,
+    after: u64,
+    gone: CancellationToken,
+) -> Result<Captured, RuntimeError> {
     let most = place.line_bytes.saturating_add(SMALL_RECORD);
     let spool = Spool::open(&place.directory, after, most).map_err(RuntimeError::Workspace)?;
     let (output, lines) = mpsc::channel(OUTPUT_BATCHES);
-    let gone = CancellationToken::new();
-    let follower = Follower { spool: Some(spool), records, host: Arc::clone(&place.host), gone: gone.clone(), output };
+    let control = Arc::new(control);
+    let follower = Follower {
+        spool: Some(spool),
+        control: Arc::clone(&control),
+        records,
+        host: Arc::clone(&place.host),
+        gone: gone.clone(),
+        output,
+    };
     let follower = AbortOnDropHandle::new(tokio::spawn(follower.follow()));
     let process = CapturedProcess { control, host: place.host, launch: place.launch, gone, _follower: follower };
     Ok((lines, Arc::new(process)))
@@ -126,6 +143,7 @@ fn listen(place: Place, control: Control, records: watch::Receiver<u64>, after: 
 struct Follower {
     /// `None` only while it is being read.
     spool: Option<Spool>,
+    control: Arc<Control>,
     records: watch::Receiver<u64>,
     host: Arc<dyn Host>,
     gone: CancellationToken,
@@ -146,6 +164,7 @@ impl Follower {
                 }
                 Err(error) => {
                     warn!(%error, "An agent can't be heard any more: {error}");
+                    self.kill().await;
                     return self.end(Exit { damaged: Some(error.to_string()), ..Exit::default() }).await;
                 }
             };
@@ -174,13 +193,27 @@ impl Follower {
 
     async fn read(&mut self) -> Result<Vec<Record>, SpoolError> {
         let Some(mut spool) = self.spool.take() else { return Ok(Vec::new()) };
+        let told = *self.records.borrow_and_update();
         let (spool, read) = blocking(move || {
-            let read = spool.read();
+            let read = spool.read(told);
             (spool, read)
         })
         .await?;
         self.spool = Some(spool);
         read
+    }
+
+    /// Ends an agent that can't be heard: nobody may take it for gone while it works on. A box whose shim does
+    /// not do it is taken away soon.
+    async fn kill(&self) {
+        let kill = self.control.ask(Command::Signal { signal: Signal::Kill }, KILL_DEADLINE);
+        let killed = tokio::select! {
+            killed = kill => killed.map(drop),
+            _ = self.host.ended() => Ok(()),
+        };
+        if let Err(error) = killed {
+            warn!(%error, "An agent that can't be heard any more can't be killed: {error}");
+        }
     }
 
     async fn end(self, exit: Exit) {
@@ -210,7 +243,7 @@ fn sort(records: Vec<Record>) -> (Vec<Line>, Option<Exit>) {
 
 /// The handle to an agent beside its shim.
 struct CapturedProcess {
-    control: Control,
+    control: Arc<Control>,
     host: Arc<dyn Host>,
     launch: Option<Start>,
     gone: CancellationToken,

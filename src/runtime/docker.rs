@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bollard::models::ContainerSummary;
+use bollard::models::{ContainerSummary, ContainerSummaryStateEnum};
 use bollard::query_parameters::{CreateContainerOptionsBuilder, ListContainersOptionsBuilder};
 use streamgate_shim::control::Start;
 use tokio::time::timeout;
@@ -216,11 +216,13 @@ impl Runtime for DockerRuntime {
         epoch: Epoch,
         after: u64,
     ) -> Result<Option<Agent>, RuntimeError> {
-        let found = self.containers(Some(format!("{}={spool}", spec::SPOOL_LABEL))).await?;
-        let Some(id) = found.into_iter().find_map(|container| container.id) else { return Ok(None) };
+        let found = self.containers(Some(format!("{}={spool}", spec::SPOOL_LABEL))).await?.into_iter().next();
+        let may_run = found.as_ref().is_some_and(may_run);
+        // Somebody may have removed it: what its agent said is still there.
+        let id = found.and_then(|container| container.id).unwrap_or_else(|| container_name(spec.container_id));
         let launch = if spec.profile.adapter.starts_with_box() { None } else { Some(self.agent(spec).await?) };
         let place = self.place(&id, &self.spools.get(spool), launch);
-        let captured = capture::adopt(place, epoch, after)?;
+        let captured = capture::adopt(place, may_run, epoch, after)?;
         Ok(captured.map(|captured| agent_in(spec, spool, captured)))
     }
 
@@ -259,6 +261,11 @@ fn agent_in(spec: &AgentSpec, spool: SpoolId, (output, process): Captured) -> Ag
 
 fn unerased(error: super::workspace::WorkspaceError) -> RuntimeError {
     RuntimeError::Workspace(std::io::Error::other(error))
+}
+
+/// Whether something may still run in a container.
+fn may_run(container: &ContainerSummary) -> bool {
+    !matches!(container.state, Some(ContainerSummaryStateEnum::EXITED | ContainerSummaryStateEnum::DEAD))
 }
 
 fn read_labels(labels: &HashMap<String, String>) -> Option<FoundBox> {

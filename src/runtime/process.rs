@@ -187,8 +187,9 @@ impl Runtime for ProcessRuntime {
         let (spooled, workspace) = (self.spools.get(spool), self.workspaces.get(spec.container_id));
         let with_box = spec.profile.adapter.starts_with_box();
         let launch = if with_box { None } else { Some(self.agent(spec, &workspace.path(), spool)?) };
+        let may_run = note.lives();
         let host = ProcessHost::new(note, file, spooled.clone());
-        let captured = capture::adopt(self.place(host, &spooled, launch), epoch, after)?;
+        let captured = capture::adopt(self.place(host, &spooled, launch), may_run, epoch, after)?;
         Ok(captured.map(|captured| agent_in(spec, spool, &workspace, captured)))
     }
 

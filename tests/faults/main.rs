@@ -12,6 +12,8 @@
 #![allow(missing_docs, reason = "test names are sentences")]
 #![allow(clippy::large_futures, reason = "a test's future is made once")]
 
+mod docker;
+mod dockerd;
 mod gauges;
 mod paced;
 mod postgres;
@@ -24,8 +26,11 @@ mod story;
 mod witness;
 mod world;
 
+mod agents;
 mod clients;
+mod engine;
 mod gateway;
 mod host;
 mod journal;
 mod soak;
+mod spool;

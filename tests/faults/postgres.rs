@@ -1,7 +1,7 @@
 //! A Postgres server that a test may kill, freeze and starve.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -145,11 +145,12 @@ impl Drop for Postgres {
     }
 }
 
-fn is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-fn children(parent: i32) -> Vec<i32> {
+/// The processes that this one has started, directly.
+pub(crate) fn children(parent: i32) -> Vec<i32> {
     let processes =
         std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     processes.filter(|pid| parent_of(*pid) == Some(parent)).collect()
@@ -171,7 +172,9 @@ fn find_programs() -> PathBuf {
     found.expect("this test starts a Postgres of its own, and there is none; install it: apt-get install postgresql")
 }
 
-fn run(command: &mut Command) {
+/// Runs a program, which must succeed.
+pub(crate) fn run(command: &mut Command) -> Output {
     let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    output
 }

@@ -1,17 +1,19 @@
 //! Everything a scenario plays in: a Postgres, the gateways on it, a proxy before each of both, agents, a seed.
 
+use std::path::Path;
 use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
-use serde_json::json;
+use serde_json::{Value, json};
 use sqlx::PgPool;
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::docker::{self, Container, Docker};
 use crate::paced::Pace;
 use crate::postgres::Postgres;
-use crate::program::{self, Program};
+use crate::program::Program;
 use crate::proxy::Proxy;
 use crate::shims::DataDir;
 use crate::story::{MANNERS, Story};
@@ -32,6 +34,8 @@ pub(crate) struct World {
     pub(crate) front: Proxy,
     /// Settings of all gateways beside those that every scenario has.
     pub(crate) settings: Vec<(String, String)>,
+    /// Where agents live, when they live in containers.
+    docker: Option<Docker>,
     token: Option<String>,
 }
 
@@ -53,8 +57,32 @@ impl World {
             to_postgres,
             front: Proxy::start().await,
             settings: Vec::new(),
+            docker: None,
             token: None,
         }
+    }
+
+    /// With agents in containers of this machine's engine.
+    pub(crate) async fn docker() -> Self {
+        Self::docker_at(Path::new("/var/run/docker.sock")).await
+    }
+
+    /// With agents in containers of the engine behind `socket`.
+    pub(crate) async fn docker_at(socket: &Path) -> Self {
+        let docker = Docker::at(socket);
+        let mut world = Self::new().await;
+        world.docker = Some(docker);
+        let profiles = world.shared.path().join("profiles.toml");
+        std::fs::write(&profiles, docker::profiles()).unwrap();
+        world.set("CONFIG", profiles.to_str().unwrap());
+        world.set("RUNTIME__KIND", "docker");
+        world.set("RUNTIME__DOCKER__SOCKET", socket.to_str().unwrap());
+        world
+    }
+
+    /// The engine that agents live in.
+    pub(crate) fn engine(&self) -> &Docker {
+        self.docker.as_ref().expect("a world with containers")
     }
 
     /// One more setting of every gateway that starts from now on.
@@ -90,6 +118,10 @@ impl World {
         let gateway = Program::start(&settings).await;
         if self.token.is_none() {
             self.token = Some(gateway.token("alice").await);
+        }
+        if let Some(docker) = &mut self.docker {
+            let instance = sqlx::query_scalar("SELECT value FROM settings WHERE name = 'instance_id'");
+            docker.instance = Some(instance.fetch_one(&self.postgres.pool().await).await.unwrap());
         }
         gateway
     }
@@ -140,6 +172,58 @@ impl World {
         seen
     }
 
+    /// A session whose agent runs this shell script and says so many numbers, and who follows it.
+    pub(crate) async fn tell_shell(&mut self, words: usize, script: &str) -> Story {
+        self.tell_to(&MANNERS, words, script.to_owned(), Some("prof_shell")).await
+    }
+
+    /// One more turn of a session, from its prompt to its end: the events of its task.
+    pub(crate) async fn turn(&mut self, session: &str, prompt: &str) -> Vec<Value> {
+        let door = self.door();
+        let key = uuid::Uuid::now_v7().to_string();
+        let submit = json!({"type": "task.submit", "session_id": session, "prompt": prompt, "idempotency_key": key});
+        let reply = door.ask(submit).await;
+        let task = reply["task_id"].as_str().unwrap_or_else(|| panic!("{reply}"));
+        let progress = watch::Sender::new(0);
+        let witness = Witness::new(door, session, task, Manner::Steady, self.chance.random(), progress);
+        let seen = tokio::time::timeout(PATIENCE, witness.run()).await.expect("the turn ends in time");
+        let frames = seen.events.iter().map(|(_, frame)| serde_json::from_str(frame).unwrap());
+        frames.filter(|frame: &Value| frame["task_id"] == task).collect()
+    }
+
+    /// What the agent says in one more turn of a session, which must end well.
+    pub(crate) async fn hear(&mut self, session: &str, prompt: &str) -> String {
+        let frames = self.turn(session, prompt).await;
+        let end = frames.last().unwrap();
+        assert_eq!(end["status"], "completed", "{end}");
+        frames.iter().filter(|frame| frame["type"] == "task:token").filter_map(|frame| frame["text"].as_str()).collect()
+    }
+
+    /// The box of a session, once a task has begun in it.
+    pub(crate) async fn container(&self, session: &str) -> Container {
+        let journal = self.journal().await;
+        let begun = async {
+            loop {
+                let frames = sqlx::query_scalar("SELECT frame FROM events WHERE session_id = $1 ORDER BY seq");
+                let frames: Vec<String> = frames.bind(session).fetch_all(&journal).await.unwrap();
+                let mut frames = frames.iter().map(|frame| serde_json::from_str::<Value>(frame).unwrap());
+                if let Some(started) = frames.find(|frame| frame["type"] == "task:started") {
+                    return started;
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        let started = tokio::time::timeout(PATIENCE, begun).await.expect("a task begins in time");
+        let spool = sqlx::query_scalar("SELECT spool_id FROM sessions WHERE id = $1");
+        let spool: String = spool.bind(session).fetch_one(&journal).await.unwrap();
+        let text = |field: &str| started[field].as_str().unwrap().to_owned();
+        Container {
+            name: text("container_name"),
+            workspace: self.shared.path().join("workspaces").join(text("container_id")),
+            spool: self.shared.path().join("spools").join(spool),
+        }
+    }
+
     /// The journal itself, past every proxy.
     pub(crate) async fn journal(&self) -> PgPool {
         self.postgres.pool().await
@@ -151,8 +235,12 @@ impl World {
     }
 }
 
-/// The program under test, for its `demo-agent`.
-#[allow(dead_code, reason = "for scenarios about agents")]
-pub(crate) fn demo_agent() -> String {
-    program::binary().display().to_string()
+/// Waits until it is so.
+pub(crate) async fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    let wait = async {
+        while !is_so() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("{what}, in time"));
 }

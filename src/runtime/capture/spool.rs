@@ -62,8 +62,18 @@ impl Spool {
         Ok(Self { directory, max_payload, next: after + 1, segment: None })
     }
 
-    /// The records that have come since, in order; none when there are none yet. Blocks for a moment.
-    pub(in crate::runtime) fn read(&mut self) -> Result<Vec<Record>, SpoolError> {
+    /// The records that have come since, in order; none when there are none yet. One up to `told` must be
+    /// there. Blocks for a moment.
+    pub(in crate::runtime) fn read(&mut self, told: u64) -> Result<Vec<Record>, SpoolError> {
+        let records = self.read_on()?;
+        // Its shim tells of a record when it is written: somebody has taken it out.
+        if records.is_empty() && self.next <= told {
+            return Err(self.missing());
+        }
+        Ok(records)
+    }
+
+    fn read_on(&mut self) -> Result<Vec<Record>, SpoolError> {
         let mut records = Vec::new();
         loop {
             if self.segment.is_none() {
@@ -83,7 +93,7 @@ impl Spool {
                     continue; // Known: the place was inside of this segment.
                 }
                 if record.number > self.next {
-                    return Err(SpoolError::Damaged(format!("record {} is missing", self.next)));
+                    return Err(self.missing());
                 }
                 self.next += 1;
                 records.push(record);
@@ -113,8 +123,12 @@ impl Spool {
         match firsts.iter().filter(|first| **first <= self.next).max() {
             Some(first) => open_segment(&self.directory, *first),
             None if firsts.is_empty() => Ok(None),
-            None => Err(SpoolError::Damaged(format!("record {} is missing", self.next))),
+            None => Err(self.missing()),
         }
+    }
+
+    fn missing(&self) -> SpoolError {
+        SpoolError::Damaged(format!("record {} is missing", self.next))
     }
 }
 

@@ -59,6 +59,11 @@ impl Note {
         })
     }
 
+    /// Whether the process still runs. What can't be seen now is taken to.
+    pub(super) fn lives(&self) -> bool {
+        !self.is_gone()
+    }
+
     /// The process, if it still runs. Fails when that can't be seen now, which says nothing of the process.
     fn handle(&self) -> io::Result<Option<OwnedFd>> {
         let Some(pid) = Pid::from_raw(self.pid) else { return Ok(None) };

@@ -32,5 +32,6 @@ mod engine;
 mod gateway;
 mod host;
 mod journal;
+mod rolling;
 mod soak;
 mod spool;

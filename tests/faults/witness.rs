@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 
 use crate::paced::{Pace, Paced};
 
@@ -224,6 +225,10 @@ impl Witness {
                 () = silence => None,
             };
             let Some(Ok(message)) = message else { return false };
+            if let Message::Close(Some(close)) = &message {
+                sleep(told_to_wait(close)).await;
+                return false;
+            }
             let Message::Text(text) = message else { continue };
             let frame: Value = serde_json::from_str(&text).unwrap();
             let Some(seq) = frame["seq"].as_i64() else {
@@ -249,4 +254,10 @@ impl Witness {
             }
         }
     }
+}
+
+/// When a close says that a client is to come back.
+fn told_to_wait(close: &CloseFrame) -> Duration {
+    let reason: Value = serde_json::from_str(&close.reason).unwrap();
+    Duration::from_millis(reason["retry_after_ms"].as_u64().unwrap_or(0))
 }

@@ -124,8 +124,13 @@ impl Program {
     }
 
     /// SIGTERM, and a good end.
-    pub(crate) async fn stop(mut self) {
+    pub(crate) async fn stop(self) {
         self.terminate();
+        self.stopped().await;
+    }
+
+    /// A good end, after a signal that asks for it.
+    pub(crate) async fn stopped(mut self) {
         let status = tokio::time::timeout(PATIENCE, self.child.wait()).await.expect("an end in time").unwrap();
         assert!(status.success(), "{status}");
     }

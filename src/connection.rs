@@ -15,7 +15,6 @@ mod write;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
@@ -26,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
 pub use attach::{Attachment, Viewer};
-pub use counted::{CountedListener, Peer};
+pub use counted::{CountedListener, Peer, Progress};
 use limit::Followed;
 pub use limit::{Connections, Permit, TooMany};
 pub use read::Outgoing;
@@ -71,8 +70,8 @@ pub struct Client {
     pub extended: bool,
     /// Their place among the connections.
     pub permit: Permit,
-    /// Bytes that the socket has taken.
-    pub written: Arc<AtomicU64>,
+    /// What the socket has taken.
+    pub progress: Arc<Progress>,
 }
 
 /// How a connection ends.
@@ -99,13 +98,13 @@ pub async fn serve(shared: Arc<Shared>, socket: WebSocket, client: Client) {
     let (mut sink, mut stream) = socket.split();
     let (outbox, queue) = mpsc::channel(OUTGOING);
     let user = client.principal.user.clone();
+    let progress = Arc::clone(&client.progress);
     debug!(%user, extended = client.extended, "A client of `{user}` is connected");
 
     let viewer = Viewer { extended: client.extended, is_admin: client.principal.is_admin };
     let followed = Followed::default();
     let watch = watch::watch(Arc::clone(&shared), client.principal.clone(), client.credential.clone(), outbox.clone());
-    let mut writer =
-        write::Writer::new(Arc::clone(&shared), viewer, Arc::clone(&client.written), queue, followed.clone());
+    let mut writer = write::Writer::new(Arc::clone(&shared), viewer, Arc::clone(&progress), queue, followed.clone());
     let mut reader = read::Reader::new(Arc::clone(&shared), client, outbox, followed);
     let served = async {
         tokio::select! {
@@ -119,6 +118,7 @@ pub async fn serve(shared: Arc<Shared>, socket: WebSocket, client: Client) {
     shared.metrics.connection_closed(end.code());
     if let End::Close(code) = end {
         info!(%user, code = code.code(), "A connection of `{user}` is closed: {}", code.word());
+        progress.is_ending();
         // The peer may be gone, or slow: both are answered by the deadline.
         let _ = timeout(CLOSE_GRACE, async {
             writer.finish(&mut sink).await;
@@ -147,9 +147,4 @@ fn close_message(code: CloseCode) -> Message {
     // Between half and one and a half of it, so that a thousand clients don't come back at once.
     let wait = code.retry_after_ms().map(|wait| wait / 2 + rand::random_range(0..=wait));
     Message::Close(Some(CloseFrame { code: code.code(), reason: code.reason(wait).into() }))
-}
-
-/// What a write to a socket is measured by.
-fn progress(written: &AtomicU64) -> u64 {
-    written.load(Ordering::Relaxed)
 }

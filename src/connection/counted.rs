@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -27,8 +27,28 @@ const UNSENT: u32 = 16 << 10;
 pub struct Peer {
     /// Where it is.
     pub address: SocketAddr,
-    /// Bytes that its socket has taken.
-    pub written: Arc<AtomicU64>,
+    /// What its socket has taken.
+    pub progress: Arc<Progress>,
+}
+
+/// What a socket has taken of what was written to it.
+#[derive(Debug, Default)]
+pub struct Progress {
+    bytes: AtomicU64,
+    ending: AtomicBool,
+}
+
+impl Progress {
+    /// In bytes.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// What is written from now on is the last: the kernel is to take all that it has room for, so that a peer
+    /// that reads at last finds it there, and the close behind it.
+    pub fn is_ending(&self) {
+        self.ending.store(true, Ordering::Relaxed);
+    }
 }
 
 /// Accepts sockets that count.
@@ -37,7 +57,7 @@ pub struct CountedListener(pub TcpListener);
 /// A socket that counts the bytes it takes.
 pub struct Counted {
     stream: TcpStream,
-    written: Arc<AtomicU64>,
+    progress: Arc<Progress>,
 }
 
 impl Listener for CountedListener {
@@ -50,8 +70,8 @@ impl Listener for CountedListener {
                 Ok((stream, address)) => {
                     // A socket that is gone already fails later.
                     let _ = prepare(&stream);
-                    let written = Arc::new(AtomicU64::new(0));
-                    return (Counted { stream, written: Arc::clone(&written) }, Peer { address, written });
+                    let progress = Arc::<Progress>::default();
+                    return (Counted { stream, progress: Arc::clone(&progress) }, Peer { address, progress });
                 }
                 Err(error) if is_of_one_socket(&error) => (),
                 Err(error) => {
@@ -63,7 +83,7 @@ impl Listener for CountedListener {
     }
 
     fn local_addr(&self) -> io::Result<Peer> {
-        Ok(Peer { address: self.0.local_addr()?, written: Arc::default() })
+        Ok(Peer { address: self.0.local_addr()?, progress: Arc::default() })
     }
 }
 
@@ -98,6 +118,7 @@ impl AsyncRead for Counted {
 
 impl AsyncWrite for Counted {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.make_room();
         let result = Pin::new(&mut self.stream).poll_write(context, bytes);
         self.count(&result);
         result
@@ -108,6 +129,7 @@ impl AsyncWrite for Counted {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.make_room();
         let result = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
         self.count(&result);
         result
@@ -127,9 +149,17 @@ impl AsyncWrite for Counted {
 }
 
 impl Counted {
+    /// At the end, once.
+    fn make_room(&self) {
+        if self.progress.ending.swap(false, Ordering::Relaxed) {
+            // A socket that is gone already fails by itself.
+            let _ = SockRef::from(&self.stream).set_tcp_notsent_lowat(u32::MAX);
+        }
+    }
+
     fn count(&self, result: &Poll<io::Result<usize>>) {
         if let Poll::Ready(Ok(bytes)) = result {
-            self.written.fetch_add(*bytes as u64, Ordering::Relaxed);
+            self.progress.bytes.fetch_add(*bytes as u64, Ordering::Relaxed);
         }
     }
 }

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use axum::extract::ws::{Message, WebSocket};
@@ -14,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::attach::{Attachment, Batch, Viewer, step};
-use super::{End, Followed, Outgoing, Shared, progress};
+use super::{End, Followed, Outgoing, Progress, Shared};
 use crate::domain::{Seq, SessionId};
 use crate::protocol::{CloseCode, FrameText, ServerFrame};
 
@@ -30,7 +29,7 @@ const FLUSH_BYTES: usize = 256 << 10;
 pub(super) struct Writer {
     shared: Arc<Shared>,
     viewer: Viewer,
-    written: Arc<AtomicU64>,
+    progress: Arc<Progress>,
     /// Without progress for this long the socket is given up.
     stall: Duration,
     queue: mpsc::Receiver<Outgoing>,
@@ -52,7 +51,7 @@ impl Writer {
     pub(super) fn new(
         shared: Arc<Shared>,
         viewer: Viewer,
-        written: Arc<AtomicU64>,
+        progress: Arc<Progress>,
         queue: mpsc::Receiver<Outgoing>,
         followed: Followed,
     ) -> Self {
@@ -60,7 +59,7 @@ impl Writer {
         Self {
             shared,
             viewer,
-            written,
+            progress,
             stall,
             queue,
             following: HashMap::new(),
@@ -104,7 +103,7 @@ impl Writer {
                 break;
             }
         }
-        moving(&self.written, self.stall, sink.flush()).await
+        moving(&self.progress, self.stall, sink.flush()).await
     }
 
     /// Writes out what was queued before the close.
@@ -193,25 +192,25 @@ impl Writer {
             Message::Text(text) => text.len(),
             _ => 0,
         };
-        moving(&self.written, self.stall, sink.feed(message)).await?;
+        moving(&self.progress, self.stall, sink.feed(message)).await?;
         Ok(bytes)
     }
 }
 
 /// Waits for a write as long as the socket takes bytes; a stalled one is the client's fault.
 async fn moving(
-    written: &AtomicU64,
+    progress: &Progress,
     stall: Duration,
     write: impl Future<Output = Result<(), axum::Error>>,
 ) -> Result<(), Broken> {
     let mut write = std::pin::pin!(write);
-    let mut before = progress(written);
+    let mut before = progress.bytes();
     loop {
         match tokio::time::timeout(stall, &mut write).await {
             Ok(Ok(())) => return Ok(()),
             Ok(Err(_)) => return Err(Broken(End::Gone)),
             Err(_) => {
-                let now = progress(written);
+                let now = progress.bytes();
                 if now == before {
                     return Err(Broken(End::Close(CloseCode::SlowConsumer)));
                 }

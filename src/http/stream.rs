@@ -63,7 +63,7 @@ async fn admit(
     let principal = gateway.authenticator.authenticate(&credential).await.map_err(refused)?;
     let permit = gateway.connections.enter(&principal.user).map_err(too_many)?;
     let extended = auth::wants_extended(headers, uri);
-    Ok(Client { principal, credential, extended, permit, written: Arc::clone(&peer.written) })
+    Ok(Client { principal, credential, extended, permit, progress: Arc::clone(&peer.progress) })
 }
 
 fn too_many(why: TooMany) -> (Box<ErrorFrame>, CloseCode) {

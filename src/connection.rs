@@ -80,14 +80,14 @@ pub async fn serve(shared: Arc<Shared>, socket: WebSocket, client: Client) {
     let (mut sink, mut stream) = socket.split();
     let (outbox, queue) = mpsc::channel(OUTGOING);
     let user = client.principal.user.clone();
+    let progress = Arc::clone(&client.progress);
     debug!(%user, extended = client.extended, "A client of `{user}` is connected");
 
     client.progress.is_watched_elsewhere(); // By the writer, which says why.
     let viewer = Viewer { extended: client.extended, is_admin: client.principal.is_admin };
     let followed = Followed::default();
     let watch = watch::watch(Arc::clone(&shared), client.principal.clone(), client.credential.clone(), outbox.clone());
-    let mut writer =
-        write::Writer::new(Arc::clone(&shared), viewer, Arc::clone(&client.progress), queue, followed.clone());
+    let mut writer = write::Writer::new(Arc::clone(&shared), viewer, Arc::clone(&progress), queue, followed.clone());
     let mut reader = read::Reader::new(Arc::clone(&shared), client, outbox, followed);
     let served = async {
         tokio::select! {
@@ -103,6 +103,7 @@ pub async fn serve(shared: Arc<Shared>, socket: WebSocket, client: Client) {
     let _ = timeout(CLOSE_GRACE, async {
         if let End::Close(code) = end {
             info!(%user, code = code.code(), "A connection of `{user}` is closed: {}", code.word());
+            progress.is_ending();
             writer.finish(&mut sink).await;
         }
         socket::close(&mut sink, &mut stream, end, wait(end.code(), &shared.closing)).await;

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
@@ -28,6 +29,7 @@ pub struct Peer {
 pub struct Progress {
     bytes: AtomicU64,
     watched: AtomicBool,
+    ending: AtomicBool,
 }
 
 impl Progress {
@@ -39,6 +41,12 @@ impl Progress {
     /// Somebody watches it from now on, and can tell the peer why it ends: the socket by itself does not.
     pub fn is_watched_elsewhere(&self) {
         self.watched.store(true, Ordering::Relaxed);
+    }
+
+    /// What is written from now on is the last: the kernel is to take all that it has room for, so that a peer
+    /// that reads at last finds it there, and the close behind it.
+    pub fn is_ending(&self) {
+        self.ending.store(true, Ordering::Relaxed);
     }
 }
 
@@ -96,6 +104,7 @@ impl AsyncRead for Counted {
 
 impl AsyncWrite for Counted {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.make_room();
         let result = Pin::new(&mut self.stream).poll_write(context, bytes);
         self.count(context, result)
     }
@@ -105,6 +114,7 @@ impl AsyncWrite for Counted {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.make_room();
         let result = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
         self.count(context, result)
     }
@@ -119,5 +129,15 @@ impl AsyncWrite for Counted {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+impl Counted {
+    /// At the end, once.
+    fn make_room(&self) {
+        if self.progress.ending.swap(false, Ordering::Relaxed) {
+            // A socket that is gone already fails by itself.
+            let _ = SockRef::from(&self.stream).set_tcp_notsent_lowat(u32::MAX);
+        }
     }
 }

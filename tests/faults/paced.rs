@@ -29,10 +29,10 @@ impl Pace {
         self.0.store(bytes_per_second, Ordering::Relaxed);
     }
 
-    /// How much may be read at once; `None`: whatever is there.
-    fn bytes(&self) -> Option<usize> {
+    /// How much may be read a second; `None`: whatever is there.
+    fn rate(&self) -> Option<usize> {
         let rate = self.0.load(Ordering::Relaxed);
-        (rate != usize::MAX).then_some(rate / 4)
+        (rate != usize::MAX).then_some(rate)
     }
 }
 
@@ -41,11 +41,13 @@ pub(crate) struct Paced {
     stream: TcpStream,
     pace: Pace,
     tick: Pin<Box<Sleep>>,
+    /// When it was read last: a busy machine makes ticks late, and a late one counts for more.
+    read_at: Instant,
 }
 
 impl Paced {
     pub(crate) fn new(stream: TcpStream, pace: Pace) -> Self {
-        Self { stream, pace, tick: Box::pin(sleep(Duration::ZERO)) }
+        Self { stream, pace, tick: Box::pin(sleep(Duration::ZERO)), read_at: Instant::now() }
     }
 
     pub(crate) fn into_inner(self) -> TcpStream {
@@ -60,9 +62,13 @@ impl AsyncRead for Paced {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         loop {
-            let Some(most) = self.pace.bytes() else { return Pin::new(&mut self.stream).poll_read(context, buffer) };
+            let Some(rate) = self.pace.rate() else { return Pin::new(&mut self.stream).poll_read(context, buffer) };
             ready!(self.tick.as_mut().poll(context));
-            self.tick.as_mut().reset(Instant::now() + TICK);
+            let now = Instant::now();
+            self.tick.as_mut().reset(now + TICK);
+            let late = now.duration_since(self.read_at).min(Duration::from_secs(5));
+            self.read_at = now;
+            let most = rate * usize::try_from(late.as_millis()).unwrap() / 1_000;
             if most > 0 {
                 let mut part = buffer.take(most);
                 let read = Pin::new(&mut self.stream).poll_read(context, &mut part);

@@ -156,6 +156,7 @@ impl DockerRuntime {
             inherit_env: true,
             cwd: spec::WORKSPACE.to_owned(),
             max_line_bytes: self.line_bytes as u64,
+            proxy: None,
         })
     }
 

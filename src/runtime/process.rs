@@ -90,6 +90,7 @@ impl ProcessRuntime {
             inherit_env: false,
             cwd: home,
             max_line_bytes: self.line_bytes as u64,
+            proxy: None,
         })
     }
 

@@ -35,7 +35,6 @@ pub(super) async fn forward(door: &Door, request: Request<Incoming>) -> Response
 }
 
 /// Whether the request may go on, and where to.
-#[expect(clippy::result_large_err, reason = "a refusal is made once and handed on")]
 fn check<'a>(door: &'a Door, request: &Request<Incoming>) -> Result<&'a Upstream, Response<Body>> {
     let (method, uri) = (request.method(), request.uri());
     if uri.scheme().is_some() {

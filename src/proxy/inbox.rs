@@ -28,7 +28,7 @@ impl Inbox {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         let full = waiting.len() >= WAITING;
         match waiting.back_mut().filter(|_| full) {
-            Some(last) => last.add(metered),
+            Some(last) => last.add(&metered),
             None => waiting.push_back(metered),
         }
         drop(waiting);
@@ -64,7 +64,7 @@ impl Inbox {
 
 impl Metered {
     /// Counts another call in. The model's name stays.
-    fn add(&mut self, other: Self) {
+    fn add(&mut self, other: &Self) {
         self.input_tokens += other.input_tokens;
         self.output_tokens += other.output_tokens;
         self.cache_read_tokens += other.cache_read_tokens;

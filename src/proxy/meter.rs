@@ -4,7 +4,7 @@
 //! stream. What an agent or a model writes is in texts, and no text can pass for a number beside it.
 //!
 //! Sources: Anthropic "Streaming Messages" (`message_start` has what went in, `message_delta` the sums so far),
-//! OpenAI "Chat completions" (`usage` in the last chunk, if it was asked for) and "Responses" (in the last event),
+//! `OpenAI` "Chat completions" (`usage` in the last chunk, if it was asked for) and "Responses" (in the last event),
 //! Google "`GenerateContentResponse`" (`usageMetadata` in each chunk, the last one counts).
 
 mod events;

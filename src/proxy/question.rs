@@ -130,6 +130,7 @@ pub(super) struct Rule {
 
 /// What a request says.
 #[derive(Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a key of the request")]
 struct Asked {
     streams: bool,
     background: bool,

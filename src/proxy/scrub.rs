@@ -32,7 +32,7 @@ impl Scrubber {
                 rest[..self.secret.len()].fill(HIDDEN);
                 at += self.secret.len();
             } else if self.secret.starts_with(rest) {
-                self.held = rest.to_owned();
+                rest.clone_into(&mut self.held);
                 bytes.truncate(at);
             } else {
                 at += 1;

@@ -21,16 +21,16 @@ const IMAGE: &str = "debian:bookworm-slim";
 
 /// Sends each line of its stdin, escapes read, as a request of its own, and shows what comes back, and its end.
 const AGENT: &str = r#"
-base=${BASE#http://}
+base=${BASE#http://} e=end
 echo "base $BASE"
 while IFS= read -r line; do
   case $line in
     cancel) kill $pid ;;
-    look) (cat $PLACES 2>/dev/null; env) | tr '\0' '\n'; echo; echo '<end>' ;;
+    look) (cat $PLACES 2>/dev/null; env) | tr '\0' '\n'; echo; echo "<$e>" ;;
     *) ( exec 3<>/dev/tcp/${base%:*}/${base#*:} || exit
          printf '%b' "$line" >&3
          cat <&3 & trap "kill $!" TERM
-         wait $!; exec 3>&-; echo; echo '<end>' ) & pid=$! ;;
+         wait $!; exec 3>&-; echo; echo "<$e>" ) & pid=$! ;;
   esac
 done
 "#;

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 /// Networks of IPv4 that are not, or not for everybody (the IANA registry of special-purpose addresses), by their
 /// first address and the length of their prefix.
 const NOT_PUBLIC_V4: [(Ipv4Addr, u32); 15] = [
-    (Ipv4Addr::new(0, 0, 0, 0), 8),
+    (Ipv4Addr::UNSPECIFIED, 8),
     (Ipv4Addr::new(10, 0, 0, 0), 8),
     (Ipv4Addr::new(100, 64, 0, 0), 10),
     (Ipv4Addr::new(127, 0, 0, 0), 8),
@@ -24,7 +24,7 @@ const NOT_PUBLIC_V4: [(Ipv4Addr, u32); 15] = [
     (Ipv4Addr::new(168, 63, 129, 16), 32),
 ];
 
-/// The same of what is within 2000::/3, outside of which nothing of IPv6 is public.
+/// The same of what is within `2000::/3`, outside of which nothing of IPv6 is public.
 const NOT_PUBLIC_V6: [(Ipv6Addr, u32); 4] = [
     // Teredo and other protocols, which lead elsewhere.
     (Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0), 23),
@@ -34,20 +34,22 @@ const NOT_PUBLIC_V6: [(Ipv6Addr, u32); 4] = [
     (Ipv6Addr::new(0x3fff, 0, 0, 0, 0, 0, 0, 0), 20),
 ];
 
+/// What translated addresses begin with.
+const TRANSLATED: Ipv6Addr = Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0);
+
 /// Whether an address belongs to a host of the internet: not to this machine, not to a network that only those in
 /// it reach, and to no service of a cloud for its own machines.
 pub(super) fn is_public(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => is_public_v4(address),
-        IpAddr::V6(address) => match within(address) {
-            Some(address) => is_public_v4(address),
-            None => {
-                let bits = u128::from(address);
-                let inside = |(first, length): &(Ipv6Addr, u32)| (bits ^ u128::from(*first)) >> (128 - length) == 0;
-                bits >> 125 == 1 && !NOT_PUBLIC_V6.iter().any(inside)
-            }
-        },
+        IpAddr::V6(address) => within(address).map_or_else(|| is_public_v6(address), is_public_v4),
     }
+}
+
+fn is_public_v6(address: Ipv6Addr) -> bool {
+    let bits = u128::from(address);
+    let inside = |(first, length): &(Ipv6Addr, u32)| (bits ^ u128::from(*first)) >> (128 - length) == 0;
+    bits >> 125 == 1 && !NOT_PUBLIC_V6.iter().any(inside)
 }
 
 fn is_public_v4(address: Ipv4Addr) -> bool {
@@ -58,10 +60,11 @@ fn is_public_v4(address: Ipv4Addr) -> bool {
 
 /// The IPv4 address that is reached by one of IPv6: mapped (RFC 4291 §2.5.5.2), or translated (RFC 6052 §2.1).
 fn within(address: Ipv6Addr) -> Option<Ipv4Addr> {
-    let [a, b, c, d, e, f, high, low] = address.segments();
-    let translated = [a, b, c, d, e, f] == [0x64, 0xff9b, 0, 0, 0, 0];
-    let [[first, second], [third, fourth]] = [high, low].map(u16::to_be_bytes);
-    address.to_ipv4_mapped().or(translated.then(|| Ipv4Addr::new(first, second, third, fourth)))
+    let bits = u128::from(address);
+    let translated = bits >> 32 == u128::from(TRANSLATED) >> 32;
+    #[expect(clippy::cast_possible_truncation, reason = "the last 32 bits are what is looked for")]
+    let last = Ipv4Addr::from(bits as u32);
+    address.to_ipv4_mapped().or(translated.then_some(last))
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use streamgate::runtime::{Agent, AgentSpec, LineText, Output, Runtime};
 
 use crate::shims::DataDir;
 
-pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
+pub(crate) const DEADLINE: Duration = Duration::from_mins(1);
 pub(crate) const KEY: &str = "sk-test-0f1e2d3c4b5a";
 const IMAGE: &str = "debian:bookworm-slim";
 

@@ -3,12 +3,13 @@
 //! Defaults < `--config FILE` (TOML) < `STREAMGATE_…` environment (`__` nests). Used by `main`, which
 //! loads and checks, and by `app`, which hands each part its own section. `config::load` reads,
 //! `config::check` refuses what can't work together, `config::effective` says what empty keys stand
-//! for and prints without secrets, `config::open_files` fits `limits.connections` to the machine.
+//! for and prints without secrets, `config::model_api` is what agents may reach, `config::open_files` fits `limits.connections` to the machine.
 //! `config/streamgate.toml` shows all keys; a test keeps it equal to these defaults.
 
 mod check;
 mod effective;
 mod load;
+mod model_api;
 mod open_files;
 
 use std::collections::BTreeMap;
@@ -18,6 +19,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 pub use load::{ConfigError, process_environment};
+pub use model_api::{ModelApiConfig, ModelApiKind, ModelKey, PriceConfig};
 
 /// All settings.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -269,6 +271,12 @@ pub struct ProfileConfig {
     pub cpus: f64,
     /// Processes and threads, under `docker`.
     pub pids: i64,
+    /// Hosts and ports that it may connect to, through the gateway: `pypi.org:443`. Nothing if empty.
+    pub egress: Vec<String>,
+    /// Its model, as the gateway reaches it.
+    pub model_api: ModelApiConfig,
+    /// What its models' tokens cost, by the model's name; `*` for any other.
+    pub prices: BTreeMap<String, PriceConfig>,
 }
 
 /// A dialect that the gateway speaks with agents.
@@ -426,6 +434,9 @@ impl Default for ProfileConfig {
             memory_bytes: 1 << 30,
             cpus: 1.0,
             pids: 256,
+            egress: Vec::new(),
+            model_api: ModelApiConfig::default(),
+            prices: BTreeMap::new(),
         }
     }
 }

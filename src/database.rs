@@ -12,6 +12,8 @@ use sqlx::{ConnectOptions as _, PgPool, Postgres, Sqlite, SqlitePool};
 
 /// How long one statement may take, waiting for its reply included.
 pub const STATEMENT_DEADLINE: Duration = Duration::from_secs(8);
+/// Connections to Postgres that change something: the journal's writer needs one, claims and leases another.
+const WRITERS: u32 = 3;
 /// How long to wait for a connection.
 pub const ACQUIRE_DEADLINE: Duration = Duration::from_secs(3);
 
@@ -40,7 +42,12 @@ impl DatabaseError {
 #[derive(Clone)]
 pub enum Database {
     /// For production.
-    Postgres(PgPool),
+    Postgres {
+        /// For what changes something. Apart, so that no crowd of readers keeps the journal from committing.
+        writers: PgPool,
+        /// For everything else.
+        readers: PgPool,
+    },
     /// For one machine, with nothing to install.
     Sqlite {
         /// One connection: `SQLite` has one writer at a time.
@@ -182,14 +189,17 @@ impl Database {
             Self::connect_sqlite(url).await?
         } else {
             let options = PgConnectOptions::from_str(url)?.application_name("streamgate");
-            let pool = PgPoolOptions::new().max_connections(max_connections).acquire_timeout(ACQUIRE_DEADLINE);
-            match pool.connect_with(options.clone()).await {
-                Ok(pool) => Self::Postgres(pool),
+            let pool = |most| PgPoolOptions::new().max_connections(most).acquire_timeout(ACQUIRE_DEADLINE);
+            match pool(WRITERS).connect_with(options.clone()).await {
+                Ok(writers) => {
+                    let readers = max_connections.saturating_sub(WRITERS).max(1);
+                    Self::Postgres { writers, readers: pool(readers).connect_lazy_with(options) }
+                }
                 Err(error) => return Err(reason(error, &options).await),
             }
         };
         match &database {
-            Self::Postgres(pool) => sqlx::migrate!("migrations/postgres").run(pool).await,
+            Self::Postgres { writers, .. } => sqlx::migrate!("migrations/postgres").run(writers).await,
             Self::Sqlite { writer, .. } => sqlx::migrate!("migrations/sqlite").run(writer).await,
         }
         .map_err(|error| DatabaseError::Sqlx(error.into()))?;
@@ -214,7 +224,7 @@ impl Database {
     pub async fn read(&self) -> Result<Connection, DatabaseError> {
         within(async {
             match self {
-                Self::Postgres(pool) => pool.acquire().await.map(Connection::Postgres),
+                Self::Postgres { readers, .. } => readers.acquire().await.map(Connection::Postgres),
                 Self::Sqlite { readers, .. } => readers.acquire().await.map(Connection::Sqlite),
             }
         })
@@ -225,7 +235,7 @@ impl Database {
     pub async fn begin(&self) -> Result<Transaction, DatabaseError> {
         within(async {
             match self {
-                Self::Postgres(pool) => pool.begin().await.map(Transaction::Postgres),
+                Self::Postgres { writers, .. } => writers.begin().await.map(Transaction::Postgres),
                 Self::Sqlite { writer, .. } => writer.begin_with("BEGIN IMMEDIATE").await.map(Transaction::Sqlite),
             }
         })
@@ -235,7 +245,10 @@ impl Database {
     /// Closes all connections, after the calls that run.
     pub async fn close(&self) {
         match self {
-            Self::Postgres(pool) => pool.close().await,
+            Self::Postgres { writers, readers } => {
+                readers.close().await;
+                writers.close().await;
+            }
             Self::Sqlite { writer, readers } => {
                 readers.close().await;
                 writer.close().await;

@@ -23,6 +23,8 @@ pub mod auth;
 
 pub mod agent;
 
+pub mod proxy;
+
 pub mod runtime;
 
 pub mod orchestrator;

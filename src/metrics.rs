@@ -1,7 +1,7 @@
 //! What operators see of a gateway as numbers: every metric with its name, its help and its unit.
 //!
 //! Made once by `app` and handed to those who count: the journal's writer, subscriptions, connections, the
-//! orchestrator. What others know anyway is not counted a second time but asked for when somebody looks
+//! orchestrator, the proxy. What others know anyway is not counted a second time but asked for when somebody looks
 //! ([`Snapshot`]). No label holds an id or a user: there are as many series on the last day as on the
 //! first. Each gateway has a registry of its own, so several may live in one process.
 
@@ -30,6 +30,8 @@ const ENDED: [TaskState; 3] = [TaskState::Completed, TaskState::Failed, TaskStat
 
 /// A family's one label and its value.
 type Label<V> = [(&'static str, V); 1];
+/// What a profile's model used, by kind.
+type Tokens = Family<[(&'static str, String); 2], Counter>;
 type States<M> = Family<Label<&'static str>, M>;
 
 /// The numbers of one gateway.
@@ -51,6 +53,9 @@ pub struct Metrics {
     commit_failures: Family<Label<&'static str>, Counter>,
     appends_waiting: Gauge,
     viewers_behind: Gauge,
+    model_requests: Family<Label<&'static str>, Counter>,
+    model_tokens: Tokens,
+    egress_connections: Family<Label<&'static str>, Counter>,
 }
 
 /// What others know, written down when somebody looks.
@@ -90,6 +95,62 @@ pub enum CommitFailure {
     Unavailable,
     /// The database, or a newer claim, refused a part: the rest is tried again without it.
     Refused,
+}
+
+/// How an agent's request to its model ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ModelOutcome {
+    /// The response came to its end.
+    Completed,
+    /// It did, and is an error.
+    Failed,
+    /// The agent went before its end.
+    Cancelled,
+    /// The model broke it off, or fell silent.
+    CutOff,
+    /// The model could not be asked.
+    Unreachable,
+    /// The gateway did not let it through.
+    Refused,
+}
+
+impl ModelOutcome {
+    const ALL: [Self; 6] =
+        [Self::Completed, Self::Failed, Self::Cancelled, Self::CutOff, Self::Unreachable, Self::Refused];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+            Self::CutOff => "cut_off",
+            Self::Unreachable => "unreachable",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+/// What became of an agent's connection to a host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EgressOutcome {
+    /// It was made.
+    Opened,
+    /// The gateway did not let it through.
+    Refused,
+    /// The host does not answer.
+    Unreachable,
+}
+
+impl EgressOutcome {
+    const ALL: [Self; 3] = [Self::Opened, Self::Refused, Self::Unreachable];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Opened => "opened",
+            Self::Refused => "refused",
+            Self::Unreachable => "unreachable",
+        }
+    }
 }
 
 /// Counts one in a gauge for as long as it lives.
@@ -163,6 +224,9 @@ impl Metrics {
             commit_failures: Family::default(),
             appends_waiting: Gauge::default(),
             viewers_behind: Gauge::default(),
+            model_requests: Family::default(),
+            model_tokens: Family::default(),
+            egress_connections: Family::default(),
         };
         metrics.show_zeros();
         metrics.registered()
@@ -183,6 +247,12 @@ impl Metrics {
         }
         for state in ENDED {
             drop(self.tasks_ended.get_or_create(&[("state", state.as_str())]));
+        }
+        for outcome in ModelOutcome::ALL {
+            drop(self.model_requests.get_or_create(&[("outcome", outcome.as_str())]));
+        }
+        for outcome in EgressOutcome::ALL {
+            drop(self.egress_connections.get_or_create(&[("outcome", outcome.as_str())]));
         }
         for failure in [CommitFailure::Unavailable, CommitFailure::Refused] {
             drop(self.commit_failures.get_or_create(&[("reason", failure.as_str())]));
@@ -258,6 +328,25 @@ impl Metrics {
             "containers_limit",
             "The most containers there may be: limits.containers",
             self.read.containers_limit.clone(),
+        );
+
+        registry.register(
+            "model_requests",
+            "Requests of agents to their models, by how they ended: completed, failed (the model answered with an \
+             error), cancelled (the agent went), cut_off (by the model), unreachable (the model), refused (by this \
+             gateway)",
+            self.model_requests.clone(),
+        );
+        registry.register(
+            "model_tokens",
+            "Tokens that models told of in their responses, by profile and kind: input (what has nothing to do with \
+             the model's cache), output, cache_read, cache_write",
+            self.model_tokens.clone(),
+        );
+        registry.register(
+            "egress_connections",
+            "Connections of agents to granted hosts: opened, refused (by this gateway), unreachable (the host)",
+            self.egress_connections.clone(),
         );
 
         registry.register_with_unit(
@@ -345,6 +434,29 @@ impl Metrics {
     /// A running agent was taken over.
     pub fn agent_adopted(&self) {
         self.agents_adopted.inc();
+    }
+
+    /// A request to a model has ended.
+    pub fn model_request(&self, outcome: ModelOutcome) {
+        self.model_requests.get_or_create(&[("outcome", outcome.as_str())]).inc();
+    }
+
+    /// A model told what it used, by kind. Profiles are few: they are in the configuration.
+    pub fn model_used(&self, profile: &str, tokens: &[(&'static str, u64)]) {
+        for (kind, count) in tokens {
+            let labels = [("profile", profile.to_owned()), ("kind", (*kind).to_owned())];
+            self.model_tokens.get_or_create(&labels).inc_by(*count);
+        }
+    }
+
+    /// Makes the series of a profile that reaches a model.
+    pub fn show_model_tokens(&self, profile: &str) {
+        self.model_used(profile, &["input", "output", "cache_read", "cache_write"].map(|kind| (kind, 0)));
+    }
+
+    /// An agent asked for a host.
+    pub fn egress(&self, outcome: EgressOutcome) {
+        self.egress_connections.get_or_create(&[("outcome", outcome.as_str())]).inc();
     }
 
     /// A group is in the journal.

@@ -142,7 +142,7 @@ async fn a_stranger_is_refused_from_memory_for_two_seconds() {
 async fn unrevoke(fixture: &Fixture) {
     let statement = "UPDATE api_tokens SET revoked_at = NULL";
     match &fixture.database {
-        Database::Postgres(pool) => drop(sqlx::query(statement).execute(pool).await.unwrap()),
+        Database::Postgres { writers, .. } => drop(sqlx::query(statement).execute(writers).await.unwrap()),
         Database::Sqlite { writer, .. } => drop(sqlx::query(statement).execute(writer).await.unwrap()),
     }
 }

@@ -4,6 +4,8 @@ use serde::{Deserialize, Serialize};
 
 /// The socket's name in the spool's directory.
 pub const SOCKET: &str = "control.sock";
+/// What stands for the relay's address, `http://127.0.0.1:PORT`, in an agent's arguments and environment.
+pub const PROXY: &str = "{proxy}";
 /// The longest line a gateway may send, in bytes.
 pub const MAX_REQUEST: usize = 8 << 20;
 /// The longest line a shim sends, in bytes.
@@ -70,6 +72,19 @@ pub struct Start {
     pub cwd: String,
     /// Lines longer than this are not kept.
     pub max_line_bytes: u64,
+    /// What its box is connected to; nothing if `None`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<Proxy>,
+}
+
+/// A relay: connections to a port of the box's loopback go to a socket of the gateway. The first start makes
+/// it; it stays as long as the shim.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Proxy {
+    /// The gateway's socket, as the box sees it. It need not be there.
+    pub socket: String,
+    /// The port; 0: any that is free.
+    pub port: u16,
 }
 
 /// A signal.

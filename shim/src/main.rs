@@ -1,11 +1,13 @@
 //! `streamgate-shim SPOOL_DIRECTORY`: starts an agent, keeps what it says, and outlives the gateway.
 //!
-//! A container's first process, or a detached one beside the gateway. One loop over `poll`, one thread.
+//! A container's first process, or a detached one beside the gateway. One loop over `poll`;
+//! the relay has a thread and a loop of its own.
 
 mod agent;
 mod args;
 mod connection;
 mod descendants;
+mod relay;
 mod shim;
 mod spool;
 

@@ -19,6 +19,7 @@ use crate::agent::{Agent, Asker};
 use crate::args::Settings;
 use crate::connection::{Connection, is_nothing};
 use crate::descendants::{descendants, kill_all, reap};
+use crate::relay::Relay;
 use crate::spool::Spool;
 
 /// How many gateways may be connected at once: the one that holds the shim, and who comes after it.
@@ -41,6 +42,7 @@ pub(crate) struct Shim {
     agent: Option<Agent>,
     runs: u64,
     ids: Ids,
+    relay: Option<Relay>,
     linger: Option<Duration>,
     alone_since: Instant,
     ending: bool,
@@ -113,6 +115,7 @@ impl Shim {
             agent: None,
             runs: 0,
             ids: Ids::default(),
+            relay: None,
             linger: settings.linger,
             alone_since: Instant::now(),
             ending: false,
@@ -286,12 +289,15 @@ impl Shim {
         Outcome::Ok(None)
     }
 
-    fn start(&mut self, start: Start) -> Outcome {
+    fn start(&mut self, mut start: Start) -> Outcome {
         if self.ids.known.contains(&start.id) {
             return Outcome::Ok(None);
         }
         if self.agent.is_some() {
             return refuse(RefusalCode::Running, "an agent runs already");
+        }
+        if let Err(error) = self.connect(&mut start) {
+            return refuse(RefusalCode::StartFailed, &format!("the relay to the gateway's proxy: {error}"));
         }
         match Agent::start(&start, self.runs + 1) {
             Ok(agent) => {
@@ -305,6 +311,17 @@ impl Shim {
                 refuse(RefusalCode::StartFailed, &format!("`{program}`: {error}"))
             }
         }
+    }
+
+    /// Connects the box as the agent needs it, and has the agent know the address.
+    fn connect(&mut self, start: &mut Start) -> std::io::Result<()> {
+        let Some(proxy) = &start.proxy else { return Ok(()) };
+        let relay = match self.relay.take() {
+            Some(relay) => relay,
+            None => Relay::start(proxy)?,
+        };
+        self.relay.insert(relay).fill(start);
+        Ok(())
     }
 
     fn write(&mut self, asker: Asker, id: String, data: String) -> Option<Outcome> {

@@ -12,6 +12,9 @@ use std::time::{Duration, Instant};
 use streamgate_shim::control::{Command, Message, Outcome, RefusalCode, Request, SOCKET, Signal, Start, Status};
 use streamgate_shim::record::{Body, Exit, Record, decode, parse_segment_name, segment_name};
 
+#[path = "shim/relay.rs"]
+mod relay;
+
 const DEADLINE: Duration = Duration::from_secs(20);
 
 /// A shim with a spool of its own.
@@ -144,6 +147,7 @@ impl Gateway {
             inherit_env: false,
             cwd: "/".to_owned(),
             max_line_bytes: 1_000,
+            proxy: None,
         };
         self.ask(Command::Start(start)).unwrap();
     }
@@ -371,6 +375,7 @@ fn a_program_that_is_not_there_is_named_and_the_shim_goes_on() {
         inherit_env: false,
         cwd: "/".to_owned(),
         max_line_bytes: 1,
+        proxy: None,
     };
     assert_eq!(gateway.ask(Command::Start(start)), Err(RefusalCode::StartFailed));
     gateway.start("echo fine");

@@ -116,7 +116,7 @@ impl BetterAuth {
         let verifier = verifier(config, public_url)?;
         let pool = match database {
             _ if !config.database_url.is_empty() => connect(&config.database_url).await?,
-            Database::Postgres(pool) => pool.clone(),
+            Database::Postgres { readers, .. } => readers.clone(),
             Database::Sqlite { .. } => return Err(BetterAuthError::NoDatabase),
         };
         let query = session_query(&pool).await?;

@@ -196,11 +196,11 @@ impl Config {
                 return Err(at_least_one(&key(name)));
             }
         }
-        Ok(())
+        profile.check_reach(slug)
     }
 }
 
-fn bad(key: &str, value: impl std::fmt::Display, why: &str, mend: &str) -> ConfigError {
+pub(super) fn bad(key: &str, value: impl std::fmt::Display, why: &str, mend: &str) -> ConfigError {
     ConfigError::new(format!("`{key}` is `{value}`, {why}"), mend)
 }
 

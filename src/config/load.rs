@@ -40,7 +40,7 @@ pub struct ConfigError {
 }
 
 impl ConfigError {
-    pub(super) fn new(what: impl Into<String>, mend: impl Into<String>) -> Self {
+    pub(crate) fn new(what: impl Into<String>, mend: impl Into<String>) -> Self {
         Self { what: one_line(&what.into()), mend: one_line(&mend.into()) }
     }
 }
@@ -204,6 +204,11 @@ fn shape_of(path: &[String]) -> Option<Value> {
     {
         return Some(Value::String(String::new()));
     }
+    if let [prices, _model, _kind] = keys
+        && prices == "prices"
+    {
+        return Some(Value::Float(0.0));
+    }
     keys.iter().try_fold(root.ok()?, |value, key| value.get(key).cloned())
 }
 
@@ -338,6 +343,9 @@ mod tests {
                 ("STREAMGATE_AUTH__ALLOWED_ORIGINS", "https://a.example, https://b.example"),
                 ("STREAMGATE_PROFILES__DEMO__COMMAND", r#"["sh", "-c", "a, b"]"#),
                 ("STREAMGATE_PROFILES__DEMO__CPUS", "2"),
+                ("STREAMGATE_PROFILES__DEMO__PRICES__MOCK-MODEL__INPUT", "3"),
+                ("STREAMGATE_PROFILES__DEMO__PRICES__MOCK-MODEL__OUTPUT", "15"),
+                ("STREAMGATE_PROFILES__DEMO__MODEL_API__KIND", "openai"),
                 ("STREAMGATE_PROFILES__DEMO__ENV__Mixed_Case__Name", "7"),
             ],
         )
@@ -350,6 +358,8 @@ mod tests {
         let demo = &config.profiles["demo"];
         assert_eq!(demo.command, ["sh", "-c", "a, b"]);
         assert!((demo.cpus - 2.0).abs() < f64::EPSILON);
+        assert!((demo.prices["mock-model"].output - 15.0).abs() < f64::EPSILON);
+        assert_eq!(demo.model_api.kind, crate::config::ModelApiKind::Openai);
         assert_eq!(demo.env["Mixed_Case__Name"], "7");
         assert_eq!(demo.name, "Demo agent", "a variable changes the built-in profile key by key");
     }

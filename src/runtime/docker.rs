@@ -28,6 +28,7 @@ use super::workspace::{Workspace, Workspaces};
 use super::{Agent, AgentSpec, FoundBox, Runtime, RuntimeError, container_name, shim};
 use crate::config::{DockerConfig, ProfileConfig};
 use crate::domain::{ContainerId, Epoch, ProfileId, SpoolId};
+use crate::proxy::place::Places;
 
 /// How long a container may take that only looks at what is mounted.
 const CHECK_DEADLINE: Duration = Duration::from_secs(30);
@@ -37,6 +38,7 @@ pub struct DockerRuntime {
     engine: Engine,
     workspaces: Workspaces,
     spools: Workspaces,
+    proxies: Places,
     shim: PathBuf,
     /// The directory of all that is mounted, here and as the engine sees it.
     dir: PathBuf,
@@ -66,8 +68,9 @@ impl DockerRuntime {
         let same = config.engine_dir.as_os_str().is_empty();
         let engine_dir = if same { dir.clone() } else { config.engine_dir.clone() };
         let shim = shim::install(spools.path()).map_err(RuntimeError::Workspace)?;
+        let proxies = Places::at(&dir);
         let (instance, node) = (instance.to_owned(), node.to_owned());
-        Ok(Self { engine, workspaces, spools, shim, dir, engine_dir, instance, node, user, line_bytes })
+        Ok(Self { engine, workspaces, spools, proxies, shim, dir, engine_dir, instance, node, user, line_bytes })
     }
 
     /// Makes sure that an image is there: better told at the start than to the first user.
@@ -119,10 +122,12 @@ impl DockerRuntime {
         spool_id: SpoolId,
         arguments: &[&str],
     ) -> Result<String, RuntimeError> {
+        let proxy = spec.profile.uses_proxy().then(|| self.proxies.path(spec.container_id));
         let mounts = Mounts {
             workspace: self.engine_path(&workspace.path()),
             spool: self.engine_path(&spool.path()),
             shim: self.engine_path(&self.shim),
+            proxy: proxy.map(|proxy| self.engine_path(&proxy)),
         };
         let labels = Labels { instance: &self.instance, node: &self.node, spool: spool_id };
         let body = spec::body(spec, &mounts, self.user, &labels, arguments)?;
@@ -156,6 +161,7 @@ impl DockerRuntime {
             inherit_env: true,
             cwd: spec::WORKSPACE.to_owned(),
             max_line_bytes: self.line_bytes as u64,
+            proxy: spec.profile.uses_proxy().then(spec::proxy),
         })
     }
 
@@ -189,6 +195,9 @@ impl Runtime for DockerRuntime {
         let spool_id = SpoolId::generate();
         let spool = self.spools.get(spool_id);
         spool.ensure().await.map_err(RuntimeError::Workspace)?;
+        if spec.profile.uses_proxy() {
+            self.proxies.ensure(spec.container_id).map_err(RuntimeError::Workspace)?;
+        }
 
         let agent = self.agent(spec).await?;
         let name = container_name(spec.container_id);
@@ -245,6 +254,7 @@ impl Runtime for DockerRuntime {
 
     async fn erase(&self, container_id: ContainerId) -> Result<(), RuntimeError> {
         self.remove(container_id).await?;
+        self.proxies.erase(container_id).map_err(RuntimeError::Workspace)?;
         self.workspaces.get(container_id).erase().await.map_err(unerased)
     }
 

@@ -14,7 +14,7 @@ use std::process::Stdio;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use streamgate_shim::control::Start;
+use streamgate_shim::control::{Proxy, Start};
 use tokio::process::Command;
 use tracing::debug;
 
@@ -23,6 +23,7 @@ use super::capture::{self, Captured, Launch, Place};
 use super::workspace::{Workspace, Workspaces};
 use super::{Agent, AgentSpec, FoundBox, Runtime, RuntimeError, container_name, is_exhausted, shim};
 use crate::domain::{ContainerId, Epoch, SpoolId};
+use crate::proxy::place::{self, Places};
 
 /// Marks an agent and all that it starts, so that it is found even when its shim is gone.
 const MARK: &str = "STREAMGATE_AGENT";
@@ -34,6 +35,7 @@ const LINGER: &str = "3600";
 pub struct ProcessRuntime {
     workspaces: Workspaces,
     spools: Workspaces,
+    proxies: Places,
     /// Where notes on shims are kept: agents have no business there.
     notes: PathBuf,
     shim: PathBuf,
@@ -61,6 +63,7 @@ impl ProcessRuntime {
         Ok(Self {
             workspaces,
             spools,
+            proxies: Places::at(data_dir),
             notes,
             shim,
             own_program: own_program.map_err(|error| RuntimeError::StartFailed(error.to_string()))?,
@@ -84,6 +87,7 @@ impl ProcessRuntime {
         let mut env = vec![fixed("PATH", path), fixed("LANG", "C.UTF-8".to_owned())];
         env.extend(spec.profile.env.iter().map(|(name, value)| (name.clone(), value.clone())));
         env.extend([fixed("HOME", home.clone()), fixed(MARK, spool.to_string())]);
+        let socket = self.proxies.path(spec.container_id).join(place::SOCKET);
         Ok(Start {
             id: "start".to_owned(),
             argv: std::iter::once(program).chain(arguments.iter().cloned()).collect(),
@@ -91,6 +95,8 @@ impl ProcessRuntime {
             inherit_env: false,
             cwd: home,
             max_line_bytes: self.line_bytes as u64,
+            // Boxes share the host's loopback: each takes a port that is free.
+            proxy: spec.profile.uses_proxy().then(|| Proxy { socket: socket.display().to_string(), port: 0 }),
         })
     }
 
@@ -162,6 +168,9 @@ impl Runtime for ProcessRuntime {
         let spool_id = SpoolId::generate();
         let spool = self.spools.get(spool_id);
         spool.ensure().await.map_err(RuntimeError::Workspace)?;
+        if spec.profile.uses_proxy() {
+            self.proxies.ensure(spec.container_id).map_err(RuntimeError::Workspace)?;
+        }
         let agent = self.agent(spec, &workspace.path(), spool_id)?;
         match self.run(spec, spool_id, &spool, agent).await {
             Ok(captured) => {
@@ -203,6 +212,7 @@ impl Runtime for ProcessRuntime {
 
     async fn erase(&self, container_id: ContainerId) -> Result<(), RuntimeError> {
         self.remove(container_id).await?;
+        self.proxies.erase(container_id).map_err(RuntimeError::Workspace)?;
         let erased = self.workspaces.get(container_id).erase().await;
         erased.map_err(|error| RuntimeError::Workspace(std::io::Error::other(error)))
     }

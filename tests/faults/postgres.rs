@@ -33,7 +33,7 @@ impl Postgres {
 
     fn start_in(directory: tempfile::TempDir, mounted: bool) -> Self {
         let programs = find_programs();
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_port();
         let server = Self { directory, programs, port, mounted };
         run(Command::new("chmod").arg("755").arg(server.directory.path()));
         std::fs::create_dir(server.data()).unwrap();
@@ -160,6 +160,16 @@ pub(crate) fn children(parent: i32) -> Vec<i32> {
 fn parent_of(pid: i32) -> Option<i32> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
+}
+
+/// A port that nobody has, and nobody gets by connecting somewhere: it stays free while the server is down.
+fn free_port() -> u16 {
+    loop {
+        let port = rand::random_range(20_000..32_000);
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 fn find_programs() -> PathBuf {

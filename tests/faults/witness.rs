@@ -3,17 +3,19 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use futures_util::stream::SplitSink;
 use futures_util::{SinkExt as _, StreamExt as _};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use serde_json::{Value, json};
 use tokio::net::TcpSocket;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::paced::{Pace, Paced};
 
@@ -68,7 +70,7 @@ impl Door {
 
     /// A connection that is to last.
     pub(crate) async fn line(&self) -> Line {
-        Line(self.connect(None).await.expect("a gateway that lets us in"))
+        Line::new(self.connect(None).await.expect("a gateway that lets us in"))
     }
 
     /// Asks until there is an answer, over as many connections as that takes. The request must bear repeating.
@@ -104,23 +106,39 @@ impl Door {
     }
 }
 
-/// A connection that is to last: it is an error when it ends.
-pub(crate) struct Line(Socket);
+/// A connection that is to last: it is an error when it ends. It answers pings whatever the test is at.
+pub(crate) struct Line {
+    sink: SplitSink<Socket, Message>,
+    frames: mpsc::Receiver<Value>,
+    _reader: AbortOnDropHandle<()>,
+}
+
+/// How many frames may wait for a test that is at something else.
+const FRAMES: usize = 10_000;
 
 impl Line {
+    fn new(socket: Socket) -> Self {
+        let (sink, mut stream) = socket.split();
+        let (heard, frames) = mpsc::channel(FRAMES);
+        let reader = tokio::spawn(async move {
+            loop {
+                match stream.next().await.expect("the connection is open").expect("the connection works") {
+                    Message::Text(text) => heard.try_send(serde_json::from_str(&text).unwrap()).unwrap(),
+                    Message::Ping(_) | Message::Pong(_) => (),
+                    other => panic!("expected a frame, got {other:?}"),
+                }
+            }
+        });
+        Self { sink, frames, _reader: AbortOnDropHandle::new(reader) }
+    }
+
     pub(crate) async fn send(&mut self, frame: &Value) {
-        self.0.send(Message::text(frame.to_string())).await.expect("the connection takes a frame");
+        self.sink.send(Message::text(frame.to_string())).await.expect("the connection takes a frame");
     }
 
     /// The next frame. Cancel safe.
     pub(crate) async fn next(&mut self) -> Value {
-        loop {
-            match self.0.next().await.expect("the connection is open").expect("the connection works") {
-                Message::Text(text) => return serde_json::from_str(&text).unwrap(),
-                Message::Ping(_) | Message::Pong(_) => (),
-                other => panic!("expected a frame, got {other:?}"),
-            }
-        }
+        self.frames.recv().await.expect("the connection is open")
     }
 
     /// The first frame that is this.

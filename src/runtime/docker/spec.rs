@@ -8,9 +8,12 @@ use bollard::models::{
     RestartPolicyNameEnum,
 };
 
+use streamgate_shim::control::Proxy;
+
 use super::super::{AgentSpec, RuntimeError};
 use crate::config::ProfileConfig;
 use crate::domain::SpoolId;
+use crate::proxy::place;
 
 /// Whose container it is.
 pub(super) const INSTANCE_LABEL: &str = "streamgate.instance";
@@ -28,6 +31,10 @@ pub(super) const WORKSPACE: &str = "/workspace";
 const SHIM: &str = "/.streamgate/shim";
 /// Where the spool is inside.
 const SPOOL: &str = "/.streamgate/spool";
+/// Where the gateway's end of its relay is inside.
+const PROXY: &str = "/.streamgate/proxy";
+/// And the relay itself: boxes share no loopback, so that it is the same in all of them.
+const PROXY_PORT: u16 = 8642;
 /// What the shim is told in a container.
 pub(super) const RUN: &[&str] = &[SPOOL];
 /// And in one that only checks what it sees.
@@ -97,6 +104,13 @@ pub(super) struct Mounts {
     pub(super) workspace: PathBuf,
     pub(super) spool: PathBuf,
     pub(super) shim: PathBuf,
+    /// Of those that reach anything.
+    pub(super) proxy: Option<PathBuf>,
+}
+
+/// What the shim of a container relays.
+pub(super) fn proxy() -> Proxy {
+    Proxy { socket: format!("{PROXY}/{}", place::SOCKET), port: PROXY_PORT }
 }
 
 /// Whose a container is.
@@ -158,14 +172,21 @@ fn host(profile: &ProfileConfig, mounts: &Mounts, user: User) -> HostConfig {
     let tmp = format!("rw,noexec,nosuid,nodev,size=64m,uid={},gid={},mode=0700", user.user, user.group);
     #[expect(clippy::cast_possible_truncation, reason = "billionths of a CPU, far below the limit")]
     let nano_cpus = (profile.cpus * 1e9) as i64;
+    let mut mounts_inside = vec![
+        mount(&mounts.workspace, WORKSPACE, false),
+        mount(&mounts.spool, SPOOL, false),
+        mount(&mounts.shim, SHIM, true),
+    ];
+    // A socket can be connected to where nothing can be written.
+    mounts_inside.extend(mounts.proxy.as_deref().map(|proxy| mount(proxy, PROXY, true)));
     HostConfig {
         network_mode: Some("none".to_owned()),
         readonly_rootfs: Some(true),
         cap_drop: Some(vec!["ALL".to_owned()]),
         security_opt: Some(vec!["no-new-privileges:true".to_owned()]),
         privileged: Some(false),
-        // The shim is one of them.
-        pids_limit: Some(profile.pids.saturating_add(1)),
+        // The shim is one of them, and its relay another.
+        pids_limit: Some(profile.pids.saturating_add(1 + i64::from(mounts.proxy.is_some()))),
         memory: Some(profile.memory_bytes),
         // Memory and swap together: equal means no swap.
         memory_swap: Some(profile.memory_bytes),
@@ -181,11 +202,7 @@ fn host(profile: &ProfileConfig, mounts: &Mounts, user: User) -> HostConfig {
             typ: Some("json-file".to_owned()),
             config: Some(HashMap::from([("max-size".to_owned(), LOG_BYTES.to_owned())])),
         }),
-        mounts: Some(vec![
-            mount(&mounts.workspace, WORKSPACE, false),
-            mount(&mounts.spool, SPOOL, false),
-            mount(&mounts.shim, SHIM, true),
-        ]),
+        mounts: Some(mounts_inside),
         ..HostConfig::default()
     }
 }

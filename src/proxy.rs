@@ -1,0 +1,153 @@
+//! The way from a box to its model, and out of it at all: boxes have no network.
+//!
+//! One socket per box, in a directory that is mounted into it; the shim relays a port of the box's loopback to
+//! it. Requests to the profile's model get the key here and go on (`forward`, `upstream`); what the responses
+//! tell of tokens is read on the way (`meter`), and comes out of the box's [`Channel`]. Connections to granted
+//! hosts are made here as well (`egress`). Anything else is refused (`answer`).
+//!
+//! Used by the orchestrator, which opens a channel for each agent that sits, and by the runtimes, which make and
+//! mount the directories (`place`).
+
+mod answer;
+mod door;
+mod egress;
+mod exchange;
+mod forward;
+mod inbox;
+mod meter;
+mod paths;
+pub mod place;
+mod question;
+mod reply;
+mod scrub;
+mod upstream;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::AbortOnDropHandle;
+use tracing::debug;
+
+use self::door::Door;
+pub use self::egress::{Dial, DialError, Internet};
+use self::inbox::Inbox;
+use self::place::Places;
+use self::upstream::{Client, Upstream};
+use crate::config::{ConfigError, ProfileConfig};
+use crate::domain::{ContainerId, ProfileId};
+use crate::metrics::Metrics;
+
+/// What one call of a model used, as far as its response told.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Metered {
+    /// The model, as it calls itself; empty if that was not told.
+    pub model: String,
+    /// Tokens that it was given and that have nothing to do with its cache.
+    pub input_tokens: u64,
+    /// Tokens that it wrote, those that it only thought included.
+    pub output_tokens: u64,
+    /// Tokens that it was given from its cache.
+    pub cache_read_tokens: u64,
+    /// Tokens that it was given and put into its cache.
+    pub cache_write_tokens: u64,
+    /// US dollars by the profile's prices; `None`: it has none for this model.
+    pub cost_usd: Option<f64>,
+}
+
+/// Makes the channels of boxes. One per gateway.
+pub struct ModelProxy {
+    places: Places,
+    routes: BTreeMap<ProfileId, Arc<Route>>,
+    client: Client,
+    dial: Arc<dyn Dial>,
+    metrics: Arc<Metrics>,
+}
+
+/// What the boxes of a profile reach.
+struct Route {
+    /// The profile's name, for metrics.
+    slug: String,
+    profile: ProfileConfig,
+    upstream: Option<Upstream>,
+    granted: Vec<(String, u16)>,
+}
+
+/// An open way from one box. Dropping it closes it, with all that goes through it; the box's relay then waits for
+/// the next one for a while.
+pub struct Channel {
+    inbox: Arc<Inbox>,
+    _server: AbortOnDropHandle<()>,
+    _closing: DropGuard,
+}
+
+impl ModelProxy {
+    /// Reads the keys of `profiles`, by their names. `runtime_dir` is the runtime's. Fails with one line that says
+    /// which key is not there.
+    pub fn new(
+        runtime_dir: &Path,
+        profiles: &BTreeMap<String, ProfileConfig>,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, ConfigError> {
+        Self::with_dial(runtime_dir, profiles, metrics, Arc::new(Internet))
+    }
+
+    /// The same, with another way to granted hosts.
+    pub fn with_dial(
+        runtime_dir: &Path,
+        profiles: &BTreeMap<String, ProfileConfig>,
+        metrics: Arc<Metrics>,
+        dial: Arc<dyn Dial>,
+    ) -> Result<Self, ConfigError> {
+        let mut routes = BTreeMap::new();
+        for (slug, profile) in profiles.iter().filter(|(_, profile)| profile.uses_proxy()) {
+            let upstream = Upstream::new(slug, &profile.model_api)?;
+            metrics.show_model_tokens(slug);
+            let (slug, profile, granted) = (slug.clone(), profile.clone(), profile.granted());
+            routes.insert(ProfileId::from_slug(&slug), Arc::new(Route { slug, profile, upstream, granted }));
+        }
+        let places = Places::at(runtime_dir);
+        Ok(Self { places, routes, client: upstream::client(), dial, metrics })
+    }
+
+    /// Opens the way from a box, in place of one that was open before. `None`: agents of that profile reach
+    /// nothing. Call it inside the tokio runtime.
+    pub fn open(&self, container_id: ContainerId, profile_id: &ProfileId) -> io::Result<Option<Channel>> {
+        let Some(route) = self.routes.get(profile_id) else { return Ok(None) };
+        let listener = self.places.bind(container_id)?;
+        let (inbox, closing) = (Arc::new(Inbox::default()), CancellationToken::new());
+        let door = Door {
+            route: Arc::clone(route),
+            client: self.client.clone(),
+            dial: Arc::clone(&self.dial),
+            metrics: Arc::clone(&self.metrics),
+            inbox: Arc::clone(&inbox),
+            places: door::Allowance::default(),
+            closing: closing.clone(),
+        };
+        let server = tokio::spawn(door::serve(listener, Arc::new(door)));
+        debug!(container.id = %container_id, "The way from box `{container_id}` is open");
+        Ok(Some(Channel { inbox, _server: AbortOnDropHandle::new(server), _closing: closing.drop_guard() }))
+    }
+}
+
+impl Channel {
+    /// What the next call used, once that is known: before the agent sees the end of the response. Of calls that
+    /// nobody takes, the oldest ones are kept apart and later ones added up. Cancel safe.
+    pub async fn recv(&mut self) -> Metered {
+        self.inbox.next().await
+    }
+
+    /// The same, if it is known by now.
+    pub fn try_recv(&mut self) -> Option<Metered> {
+        self.inbox.take()
+    }
+
+    /// Completes when no call is under way: what was cut off with the agent's end has been metered then. Cancel
+    /// safe.
+    pub async fn quiet(&self) {
+        self.inbox.quiet().await;
+    }
+}

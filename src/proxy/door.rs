@@ -1,0 +1,102 @@
+//! The gateway's end of a box's relay: connections in, each request to where it belongs.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::http::{Method, Request, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use super::answer::Body;
+use super::inbox::Inbox;
+use super::upstream::Client;
+use super::{Dial, Route, egress, forward};
+use crate::metrics::Metrics;
+
+/// Connections of a box at a time; more wait in the socket's queue. As many as its relay has.
+const CONNECTIONS: usize = 64;
+/// Requests of a box to its model at a time.
+const REQUESTS: usize = 16;
+/// Connections of a box to granted hosts at a time.
+const TUNNELS: usize = 32;
+/// How long a connection may wait for its next request to be there.
+const NEXT_REQUEST: Duration = Duration::from_mins(5);
+/// How long a connection lives at most: also one whose agent does not read.
+const LIFE: Duration = Duration::from_hours(2);
+/// After an error of the listener.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What the requests of one box need.
+pub(super) struct Door {
+    pub(super) route: Arc<Route>,
+    pub(super) client: Client,
+    pub(super) dial: Arc<dyn Dial>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) inbox: Arc<Inbox>,
+    pub(super) places: Allowance,
+    /// Ends what has become more than a request.
+    pub(super) closing: CancellationToken,
+}
+
+/// How much a box may do at a time.
+pub(super) struct Allowance {
+    pub(super) requests: Arc<Semaphore>,
+    pub(super) tunnels: Arc<Semaphore>,
+}
+
+impl Default for Allowance {
+    fn default() -> Self {
+        Self { requests: Arc::new(Semaphore::new(REQUESTS)), tunnels: Arc::new(Semaphore::new(TUNNELS)) }
+    }
+}
+
+/// Serves until it is dropped.
+pub(super) async fn serve(listener: UnixListener, door: Arc<Door>) {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept(), if connections.len() < CONNECTIONS => match accepted {
+                Ok((stream, _)) => drop(connections.spawn(connection(stream, Arc::clone(&door)))),
+                Err(error) => {
+                    warn!(%error, "A connection of an agent can't be accepted: {error}");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            },
+            Some(_) = connections.join_next() => (),
+        }
+    }
+}
+
+async fn connection(stream: UnixStream, door: Arc<Door>) {
+    let service = service_fn(move |request| {
+        let door = Arc::clone(&door);
+        async move { Ok::<_, Infallible>(answer(&door, request).await) }
+    });
+    let serving = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(NEXT_REQUEST)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    match timeout(LIFE, serving).await {
+        Ok(Ok(())) => (),
+        Ok(Err(error)) => debug!(%error, "A connection of an agent broke"),
+        Err(_) => debug!("A connection of an agent has lived long enough"),
+    }
+}
+
+async fn answer(door: &Door, request: Request<Incoming>) -> Response<Body> {
+    if *request.method() == Method::CONNECT {
+        egress::connect(door, request).await
+    } else {
+        forward::forward(door, request).await
+    }
+}

@@ -1,0 +1,104 @@
+//! Models: a mock that speaks all APIs, and one that does what the test says, when it says it.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Command, Stdio};
+
+use serde_json::Value;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
+
+use crate::world::DEADLINE;
+
+/// The mock.
+pub(crate) struct Mock {
+    child: Child,
+    pub(crate) url: String,
+}
+
+impl Mock {
+    pub(crate) fn start() -> Self {
+        let python = std::env::var("STREAMGATE_TEST_PYTHON").unwrap_or_else(|_| "python3".to_owned());
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/mock_llm.py");
+        let mut mock = Command::new(&python);
+        mock.args([script, "--port", "0"]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = mock.spawn().unwrap_or_else(|error| panic!("these tests need `{python}`: {error}"));
+        let mut line = String::new();
+        BufReader::new(child.stderr.take().unwrap()).read_line(&mut line).unwrap();
+        let url = line.split_whitespace().last().unwrap().to_owned();
+        assert!(url.starts_with("http://"), "{line}");
+        Self { child, url }
+    }
+
+    /// What it was asked.
+    pub(crate) async fn requests(&self) -> Vec<Value> {
+        let text = reqwest::get(format!("{}/_mock/requests", self.url)).await.unwrap().text().await.unwrap();
+        serde_json::from_str(&text).unwrap()
+    }
+}
+
+impl Drop for Mock {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A model whose every byte the test decides on.
+pub(crate) struct Puppet {
+    listener: TcpListener,
+    pub(crate) url: String,
+}
+
+impl Puppet {
+    pub(crate) async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        Self { listener, url }
+    }
+
+    /// The next request, and the connection that its answer goes to.
+    pub(crate) async fn asked(&self) -> (String, TcpStream) {
+        let asked = async {
+            let (mut stream, _) = self.listener.accept().await.unwrap();
+            let mut request = Vec::new();
+            while !is_whole(&request) {
+                assert!(stream.read_buf(&mut request).await.unwrap() > 0, "half a request");
+            }
+            (String::from_utf8(request).unwrap(), stream)
+        };
+        timeout(DEADLINE, asked).await.expect("the model is not asked")
+    }
+}
+
+fn is_whole(request: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(request);
+    let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).map_or(0, |n| n.parse().unwrap());
+    body.len() >= length
+}
+
+/// Begins a stream of events.
+pub(crate) async fn begin(stream: &mut TcpStream) {
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+}
+
+/// Sends one event.
+pub(crate) async fn event(stream: &mut TcpStream, data: &str) {
+    let event = format!("data: {data}\n\n");
+    stream.write_all(format!("{:x}\r\n{event}\r\n", event.len()).as_bytes()).await.unwrap();
+}
+
+pub(crate) async fn end(stream: &mut TcpStream) {
+    stream.write_all(b"0\r\n\r\n").await.unwrap();
+}
+
+/// What Anthropic's streams begin with.
+pub(crate) const STARTED: &str = r#"{"type":"message_start","message":{"model":"claude-x","usage":{"input_tokens":50,"output_tokens":1,"cache_read_input_tokens":7}}}"#;
+
+/// Completes when the other side has hung up.
+pub(crate) async fn hung_up(stream: &mut TcpStream) {
+    let gone = async { while matches!(stream.read(&mut [0; 256]).await, Ok(1..)) {} };
+    timeout(DEADLINE, gone).await.expect("the model's connection stays open");
+}

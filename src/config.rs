@@ -269,6 +269,8 @@ pub struct ProfileConfig {
 pub enum AdapterKind {
     /// The line protocol of docs/agent-protocol.md.
     Native,
+    /// The Agent Client Protocol.
+    Acp,
 }
 
 impl AdapterKind {
@@ -276,7 +278,7 @@ impl AdapterKind {
     /// which arguments.
     pub const fn starts_with_box(self) -> bool {
         match self {
-            Self::Native => true,
+            Self::Native | Self::Acp => true,
         }
     }
 }

@@ -65,7 +65,6 @@ impl AcpAdapter {
         }
         let session = json!({"sessionId": self.state.session});
         let text = wire::notification("session/cancel", &session) + &self.withdraw_all(id);
-        self.state.add_reply(id, &text);
         Some(Tell::Write { id: id.to_owned(), text })
     }
 }

@@ -162,10 +162,11 @@ impl AcpAdapter {
         Some(Tell::Write { id: id.to_owned(), text: wire::reply(&request, &result) })
     }
 
-    /// What tells the agent that nobody will answer what it asked.
+    /// What tells the agent that nobody will answer what it asked; again the same if it was told before.
     pub(super) fn withdraw_all(&mut self, by: &str) -> String {
         let mut text = String::new();
-        for asked in self.state.asked.iter_mut().filter(|asked| asked.answered_by.is_none()) {
+        let is_open = |asked: &&mut Asked| asked.answered_by.as_deref().is_none_or(|answered_by| answered_by == by);
+        for asked in self.state.asked.iter_mut().filter(is_open) {
             asked.answered_by = Some(by.to_owned());
             let result = match asked.about {
                 About::Permission(_) => permission::cancelled(),

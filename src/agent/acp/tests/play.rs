@@ -6,6 +6,7 @@
 //!  * what only the other one asked (`session/list`) has answers that nobody waits for here, as is;
 //!  * `session/set_mode`, which it did not send, is answered by the player;
 //!  * where it used `session/load` although the agent offers `session/resume`, the offer is taken out;
+//!  * what a session cost before it was resumed is in another recording: here its first turn bears that;
 //!  * what it answered to the agent must be what the adapter answers, word for word.
 
 use std::collections::HashMap;
@@ -167,7 +168,8 @@ impl Player {
             self.commands.clear();
         }
         self.running = true;
-        let continuation = self.commands.len();
+        let continuations = self.commands.iter().filter(|(_, command)| matches!(command, AgentCommand::Continue));
+        let continuation = continuations.count() + 1;
         if go_on {
             self.command(&format!("continue/{continuation}"), AgentCommand::Continue);
         } else {
@@ -192,10 +194,7 @@ impl Player {
             self.shown.push(show_tell(tell));
             self.tell(tell);
         }
-        // A gateway that restarts does not interrupt again.
-        if !matches!(command, AgentCommand::Interrupt) {
-            self.commands.push((id, command));
-        }
+        self.commands.push((id, command));
     }
 
     /// A request of the other client: the adapter's next, if it is the same.

@@ -3,6 +3,7 @@
 //! Used by `orchestrator::run`, which owns the process, the clock and the order of events. An adapter
 //! is pure, so a recorded transcript is a complete test.
 
+pub mod acp;
 pub mod demo;
 pub mod native;
 
@@ -186,8 +187,9 @@ pub enum Process {
 }
 
 /// An adapter for an agent, with the state of the one before it in the session: `null` if there was none.
-pub fn adapter(kind: AdapterKind, _setup: Setup, _state: &Value, _process: Process) -> Box<dyn Adapter> {
+pub fn adapter(kind: AdapterKind, setup: Setup, state: &Value, process: Process) -> Box<dyn Adapter> {
     match kind {
+        AdapterKind::Acp => Box::new(acp::AcpAdapter::new(setup, state, process)),
         AdapterKind::Native => Box::new(native::NativeAdapter::default()),
     }
 }
@@ -196,6 +198,6 @@ pub fn adapter(kind: AdapterKind, _setup: Setup, _state: &Value, _process: Proce
 /// whether there is one.
 pub fn memory_file(kind: AdapterKind, _session: SessionId, _cwd: &str) -> Option<String> {
     match kind {
-        AdapterKind::Native => None,
+        AdapterKind::Acp | AdapterKind::Native => None,
     }
 }

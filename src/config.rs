@@ -285,6 +285,8 @@ pub struct ProfileConfig {
 pub enum AdapterKind {
     /// The line protocol of docs/agent-protocol.md.
     Native,
+    /// The Agent Client Protocol.
+    Acp,
 }
 
 impl AdapterKind {
@@ -292,7 +294,7 @@ impl AdapterKind {
     /// which arguments.
     pub const fn starts_with_box(self) -> bool {
         match self {
-            Self::Native => true,
+            Self::Native | Self::Acp => true,
         }
     }
 }

@@ -155,9 +155,15 @@ impl Worker {
         }
         self.container = Some(container);
         // Nothing of it has been heard; the effect says so too.
-        self.heard = 0;
-        self.publish(None, &[], vec![Effect::SetContainer(container, spool)]).await?;
+        (self.heard, self.published) = (0, 0);
         self.seat = Seat::Up(Box::new(occupant));
+        // In the seat first, so that the state of its own adapter commits with it: what was true of the process
+        // before is not true of this one.
+        let seated = self.publish(None, &[], vec![Effect::SetContainer(container, spool)]).await;
+        if let Err(lost) = seated {
+            self.seat = Seat::Empty; // No record tells of it: it goes.
+            return Err(lost);
+        }
         Ok(())
     }
 

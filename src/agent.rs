@@ -3,8 +3,11 @@
 //! Used by `orchestrator::run`, which owns the process, the clock and the order of events. An adapter
 //! is pure, so a recorded transcript is a complete test.
 
+pub mod claude;
 pub mod demo;
 pub mod native;
+#[cfg(test)]
+mod transcript;
 
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -186,16 +189,18 @@ pub enum Process {
 }
 
 /// An adapter for an agent, with the state of the one before it in the session: `null` if there was none.
-pub fn adapter(kind: AdapterKind, _setup: Setup, _state: &Value, _process: Process) -> Box<dyn Adapter> {
+pub fn adapter(kind: AdapterKind, setup: Setup, state: &Value, process: Process) -> Box<dyn Adapter> {
     match kind {
         AdapterKind::Native => Box::new(native::NativeAdapter::default()),
+        AdapterKind::Claude => Box::new(claude::ClaudeAdapter::new(setup, state, process)),
     }
 }
 
 /// Where an agent keeps a session's conversation, below the directory it works in, for dialects that must be told
 /// whether there is one.
-pub fn memory_file(kind: AdapterKind, _session: SessionId, _cwd: &str) -> Option<String> {
+pub fn memory_file(kind: AdapterKind, session: SessionId, cwd: &str) -> Option<String> {
     match kind {
         AdapterKind::Native => None,
+        AdapterKind::Claude => Some(claude::memory_file(session, cwd)),
     }
 }

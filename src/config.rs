@@ -269,6 +269,8 @@ pub struct ProfileConfig {
 pub enum AdapterKind {
     /// The line protocol of docs/agent-protocol.md.
     Native,
+    /// Claude Code's stream-json.
+    Claude,
 }
 
 impl AdapterKind {
@@ -277,6 +279,7 @@ impl AdapterKind {
     pub const fn starts_with_box(self) -> bool {
         match self {
             Self::Native => true,
+            Self::Claude => false,
         }
     }
 }

@@ -4,8 +4,11 @@
 //! is pure, so a recorded transcript is a complete test.
 
 pub mod acp;
+pub mod claude;
 pub mod demo;
 pub mod native;
+#[cfg(test)]
+mod transcript;
 
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -191,13 +194,15 @@ pub fn adapter(kind: AdapterKind, setup: Setup, state: &Value, process: Process)
     match kind {
         AdapterKind::Acp => Box::new(acp::AcpAdapter::new(setup, state, process)),
         AdapterKind::Native => Box::new(native::NativeAdapter::default()),
+        AdapterKind::Claude => Box::new(claude::ClaudeAdapter::new(setup, state, process)),
     }
 }
 
 /// Where an agent keeps a session's conversation, below the directory it works in, for dialects that must be told
 /// whether there is one.
-pub fn memory_file(kind: AdapterKind, _session: SessionId, _cwd: &str) -> Option<String> {
+pub fn memory_file(kind: AdapterKind, session: SessionId, cwd: &str) -> Option<String> {
     match kind {
         AdapterKind::Acp | AdapterKind::Native => None,
+        AdapterKind::Claude => Some(claude::memory_file(session, cwd)),
     }
 }

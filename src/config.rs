@@ -287,6 +287,8 @@ pub enum AdapterKind {
     Native,
     /// The Agent Client Protocol.
     Acp,
+    /// Claude Code's stream-json.
+    Claude,
 }
 
 impl AdapterKind {
@@ -295,6 +297,7 @@ impl AdapterKind {
     pub const fn starts_with_box(self) -> bool {
         match self {
             Self::Native | Self::Acp => true,
+            Self::Claude => false,
         }
     }
 }

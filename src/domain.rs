@@ -32,6 +32,11 @@ macro_rules! prefixed_id {
                     && hex.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
                 canonical.then(|| Uuid::try_parse(hex).ok().map(Self)).flatten()
             }
+
+            /// The id without its prefix, for those who know it as a UUID.
+            pub const fn uuid(self) -> Uuid {
+                self.0
+            }
         }
 
         impl fmt::Display for $name {

@@ -15,7 +15,7 @@ use crate::protocol::client::Answer;
 use crate::protocol::event::{Question, QuestionOption};
 
 /// The tool whose use puts questions to the user.
-const ASK_TOOL: &str = "AskUserQuestion";
+pub(super) const ASK_TOOL: &str = "AskUserQuestion";
 
 /// The native dialect. It has no state: every line means the same at any time.
 #[derive(Debug, Default)]
@@ -229,9 +229,9 @@ fn count(value: &Value) -> Option<u64> {
     value.as_u64().or_else(|| value.as_f64().filter(|number| *number >= 0.0).map(|number| number as u64))
 }
 
-/// The questions that can be shown: bare strings count as questions and as choices; what has no words is
+/// The questions of an `AskUserQuestion` that can be shown: bare strings count as questions and as choices; what has no words is
 /// left out.
-fn questions_of(input: &Value) -> Vec<Question> {
+pub(super) fn questions_of(input: &Value) -> Vec<Question> {
     let list = input["questions"].as_array().map(Vec::as_slice).unwrap_or_default();
     list.iter()
         .filter_map(|value| {
@@ -263,7 +263,8 @@ fn text_of(raw: &RawValue) -> String {
     serde_json::from_str(raw.get()).unwrap_or_else(|_| raw.get().to_owned())
 }
 
-fn read<'a, T: Deserialize<'a>>(kind: &'static str, json: &'a str) -> Result<T, DecodeError> {
+/// Reads `json`, which should be a `kind` of thing.
+pub(super) fn read<'a, T: Deserialize<'a>>(kind: &'static str, json: &'a str) -> Result<T, DecodeError> {
     serde_json::from_str(json).map_err(|error| refusal(kind, &error))
 }
 
@@ -278,32 +279,9 @@ mod example;
 
 #[cfg(test)]
 mod tests {
-    use std::fmt::Write as _;
-
     use super::*;
     use crate::agent::Turn;
-
-    /// One event in a line of words.
-    fn show(event: &AgentEvent) -> String {
-        match event {
-            AgentEvent::Text(text) => format!("text {text:?}"),
-            AgentEvent::ToolUse { id, tool, input } => format!("use {id} {tool} {input}"),
-            AgentEvent::ToolResult { id, output, is_error } => format!("result {id} {output:?} error={is_error}"),
-            AgentEvent::Ask { id, questions } => {
-                let mut shown = format!("ask {id}");
-                for question in questions {
-                    let labels: Vec<_> = question.options.iter().map(|option| option.label.as_str()).collect();
-                    write!(shown, " {:?} {labels:?} multi={}", question.question, question.multi_select).unwrap();
-                }
-                shown
-            }
-            AgentEvent::Stopped { reason, usage, cost_known, num_turns } => format!(
-                "stopped {reason:?} {}/{}/{} known={cost_known} turns={num_turns}",
-                usage.input_tokens, usage.output_tokens, usage.cost_usd
-            ),
-            AgentEvent::Tell(tell) => format!("tell {tell:?}"),
-        }
-    }
+    use crate::agent::transcript::show;
 
     /// Transcript in, events out; a line that is refused shows as `refused`.
     fn check(transcript: &[&str], expected: &[&str]) {

@@ -365,8 +365,16 @@ impl Worker {
 
     /// Publishes, with how far the agent has been heard, and makes the session with it when that is still to
     /// be done.
-    async fn publish(
+    async fn publish(&mut self, task: Option<TaskId>, events: &[Event], effects: Vec<Effect>) -> Result<Receipt, Lost> {
+        let agent = self.seat.occupant().map(|occupant| occupant.state());
+        self.publish_knowing(agent, task, events, effects).await
+    }
+
+    /// [`Self::publish`], where the agent's adapter knew `agent` when it had heard as far as that: nothing, if
+    /// there is no agent.
+    async fn publish_knowing(
         &mut self,
+        agent: Option<Value>,
         task: Option<TaskId>,
         events: &[Event],
         mut effects: Vec<Effect>,
@@ -375,7 +383,6 @@ impl Worker {
             effects.insert(0, Effect::CreateSession(new));
         }
         let record = self.heard;
-        let agent = self.seat.occupant().map(|occupant| occupant.state());
         let progress = agent.map(|agent| {
             let run_state = match &self.run {
                 Some(run) => Some(run.state(agent)),

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use serde_json::Value;
 use tokio::sync::oneshot;
 use tracing::{debug, error, info, warn};
 
@@ -208,13 +209,17 @@ impl Worker {
     pub(super) async fn read(&mut self, lines: Vec<Line>) -> Result<(), Lost> {
         let mut events = Vec::new();
         for line in lines {
-            let mut said = Vec::new();
+            let (mut said, mut before) = (Vec::new(), None);
             if let Some(occupant) = self.seat.occupant() {
+                before = (!events.is_empty()).then(|| occupant.state());
                 occupant.decode(&line, &mut said);
             }
-            if said.iter().any(|event| matches!(event, AgentEvent::Stopped { .. })) {
-                // What came before is not to wait for what the end takes.
-                self.show(&mut events).await?;
+            if said.iter().any(|event| matches!(event, AgentEvent::Stopped { .. }))
+                && let Some(before) = before
+            {
+                // What came before is not to wait for what the end takes. The line of the end will be heard again
+                // after a crash, by an adapter that has not heard it.
+                self.publish_events(&mut events, Some(before)).await?;
             }
             self.heard = line.record;
             for event in said {
@@ -256,9 +261,14 @@ impl Worker {
         if events.is_empty() && !silent_for_long {
             return Ok(());
         }
+        let agent = self.seat.occupant().map(|occupant| occupant.state());
+        self.publish_events(events, agent).await
+    }
+
+    async fn publish_events(&mut self, events: &mut Vec<Event>, agent: Option<Value>) -> Result<(), Lost> {
         let effects = self.effects_of(events);
         let task = self.run.as_ref().map(|run| run.task);
-        self.publish(task, events, effects).await?;
+        self.publish_knowing(agent, task, events, effects).await?;
         events.clear();
         Ok(())
     }

@@ -30,6 +30,7 @@ use crate::journal::Journal;
 use crate::metrics::Metrics;
 use crate::node::{Node, make_data_dir};
 use crate::orchestrator::{KeyLocks, Orchestrator, Parts, Users};
+use crate::proxy::ModelProxy;
 use crate::runtime::Runtime;
 use crate::runtime::docker::DockerRuntime;
 use crate::runtime::pool::{Pool, PoolLimits};
@@ -107,7 +108,13 @@ impl App {
             .iter()
             .map(|(slug, profile)| (ProfileId::from_slug(slug), Arc::new(profile.clone())))
             .collect();
-        let runtime = runtime(&config, &data_dir, &instance, node.id()).await?;
+        let runtime_dir = match &config.runtime.dir {
+            dir if dir.as_os_str().is_empty() => data_dir.clone(),
+            dir => make_data_dir(dir)?,
+        };
+        let metrics = Arc::new(Metrics::new());
+        let proxy = ModelProxy::new(&runtime_dir, &config.profiles, Arc::clone(&metrics))?;
+        let runtime = runtime(&config, &runtime_dir, &instance, node.id()).await?;
         let found = runtime.boxes().await.context("the containers left from before can't be looked through")?;
         let start_timeout = Duration::from_secs(config.runtime.start_timeout_seconds);
         let pool_limits = PoolLimits {
@@ -118,13 +125,13 @@ impl App {
         let pool = Pool::new(runtime, profiles.clone(), pool_limits);
 
         let tracker = TaskTracker::new();
-        let metrics = Arc::new(Metrics::new());
         let (journal, writer) = Journal::open(database.clone(), Arc::clone(&metrics));
         let writer = spawn(writer);
         let orchestrator = Orchestrator::new(Parts {
             hub: Hub::new(journal, store.clone(), Arc::clone(&clock)),
             store,
             pool,
+            proxy,
             profiles,
             default_profile: ProfileId::from_slug(&config.default_profile),
             limits: config.limits.clone(),
@@ -318,17 +325,13 @@ async fn listen(address: SocketAddr, key: &str) -> anyhow::Result<(TcpListener, 
     Ok((listener, address))
 }
 
-async fn runtime(config: &Config, data_dir: &Path, instance: &str, node: &str) -> anyhow::Result<Arc<dyn Runtime>> {
-    let dir = match &config.runtime.dir {
-        dir if dir.as_os_str().is_empty() => data_dir.to_owned(),
-        dir => make_data_dir(dir)?,
-    };
+async fn runtime(config: &Config, dir: &Path, instance: &str, node: &str) -> anyhow::Result<Arc<dyn Runtime>> {
     let line_bytes = config.limits.agent_line_bytes;
     match config.runtime.kind {
-        RuntimeKind::Process => Ok(Arc::new(ProcessRuntime::new(&dir, None, node, line_bytes)?)),
+        RuntimeKind::Process => Ok(Arc::new(ProcessRuntime::new(dir, None, node, line_bytes)?)),
         RuntimeKind::Docker => {
             let docker = &config.runtime.docker;
-            let runtime = DockerRuntime::connect(docker, &dir, instance, node, line_bytes).await?;
+            let runtime = DockerRuntime::connect(docker, dir, instance, node, line_bytes).await?;
             for (slug, profile) in &config.profiles {
                 runtime.find_image(&profile.image).await.with_context(|| format!("profile `{slug}`"))?;
             }

@@ -4,6 +4,7 @@
 //! owns it; what is asked of a session goes to its worker's inbox through [`Orchestrator::deliver`] and
 //! nowhere else (tomorrow that may forward to another gateway).
 
+mod bill;
 pub mod invariants;
 mod queue;
 mod refusal;
@@ -42,6 +43,7 @@ use crate::journal::{IdempotencyKey, NewSession};
 use crate::metrics::Metrics;
 use crate::protocol::reply::{PendingAsk, SessionState, TaskSummary};
 use crate::protocol::{Answer, Submit};
+use crate::proxy::ModelProxy;
 use crate::runtime::FoundBox;
 use crate::runtime::pool::Pool;
 use crate::store::{SessionRecord, Store, TaskRecord};
@@ -64,6 +66,8 @@ pub struct Parts {
     pub store: Store,
     /// Agents.
     pub pool: Pool,
+    /// Their way to their models.
+    pub proxy: ModelProxy,
     /// The profiles there are.
     pub profiles: BTreeMap<ProfileId, Arc<ProfileConfig>>,
     /// The profile of who names none.
@@ -185,6 +189,7 @@ impl Orchestrator {
             (None, None) => self.parts.default_profile.clone(),
         };
         self.check_profile(who, &profile)?;
+        self.check_budget(&profile, &submit.options)?;
         self.check_open()?;
 
         let place = session.map_or(Place::New(profile), |session| Place::In(session.id));
@@ -640,6 +645,16 @@ impl Orchestrator {
             Some(profile) if !who.may_use(&profile.roles) => Err(Refusal::ProfileForbidden),
             Some(_) => Ok(()),
         }
+    }
+
+    /// Whether the task's budget can be kept to.
+    fn check_budget(&self, profile: &ProfileId, options: &TaskOptions) -> Result<(), Refusal> {
+        let Some(profile) = self.parts.profiles.get(profile) else { return Ok(()) };
+        let budget = options.max_budget_usd.is_some() || profile.max_budget_usd > 0.0;
+        if budget && !profile.can_budget(options.model.as_deref()) {
+            return Err(Refusal::NoPrice);
+        }
+        Ok(())
     }
 
     /// Whether anything new can be accepted.

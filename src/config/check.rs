@@ -188,6 +188,14 @@ impl Config {
             let why = "not an amount";
             return Err(bad(&key("max_budget_usd"), profile.max_budget_usd, why, "set it to 0 or more US dollars"));
         }
+        if profile.max_budget_usd > 0.0 && !profile.can_budget(None) {
+            return Err(bad(
+                &key("max_budget_usd"),
+                profile.max_budget_usd,
+                "a budget without a price",
+                &format!("say what the model costs: [{}.\"MODEL\"], or set it to 0", key("prices")),
+            ));
+        }
         if !is_amount(profile.cpus) || profile.cpus == 0.0 {
             return Err(bad(&key("cpus"), profile.cpus, "not a number of CPUs", "set it above 0: 0.5"));
         }

@@ -21,6 +21,9 @@ pub enum Refusal {
     /// The profile is for other roles.
     #[error("the profile is for other roles")]
     ProfileForbidden,
+    /// A budget was set for what has no price.
+    #[error("a budget without a price")]
+    NoPrice,
     /// An admin asked for what only the owner may do.
     #[error("only the owner may do this")]
     NotYours,
@@ -91,6 +94,10 @@ impl From<Refusal> for ErrorFrame {
             Refusal::ProfileForbidden => {
                 new(ErrorCode::Forbidden, "your role may not use this profile; `GET /v1/profiles` lists yours")
             }
+            Refusal::NoPrice => ErrorFrame::invalid_field(
+                "max_budget_usd",
+                "can't be kept to: the profile has no price for this model; leave it out, or name a model with a price",
+            ),
             Refusal::NotYours => {
                 new(ErrorCode::Forbidden, "this is another user's; you may read, cancel and end it, not speak in it")
             }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::time::Instant;
 
+use super::bill::Bill;
 use super::invariants::{OpenAsk, TurnShape};
 use super::users::RunningSlot;
 use super::worker::CancelReply;
@@ -19,6 +20,7 @@ use crate::journal::{Effect, TaskEnd};
 use crate::metrics::CountedTask;
 use crate::protocol::client::TaskOptions;
 use crate::protocol::{Answer, Event, StoredEvent};
+use crate::proxy::Metered;
 use crate::store::TaskRecord;
 
 /// How long an agent has to acknowledge an interrupt (docs/protocol.md, G8).
@@ -192,9 +194,8 @@ pub(super) struct Run {
     worked: Duration,
     started: Instant,
     continuation: u32,
-    usage: Usage,
+    bill: Bill,
     num_turns: u32,
-    cost_known: bool,
     /// The tool calls of the questions that have been answered.
     answered_tools: Vec<(AskId, String)>,
     share: Share,
@@ -208,9 +209,8 @@ pub(super) struct RunState {
     task: String,
     continuation: u32,
     #[serde(flatten)]
-    usage: Usage,
+    bill: Bill,
     num_turns: u32,
-    cost_known: bool,
     worked_ms: u64,
     /// Since the task's turn began, in milliseconds.
     age_ms: u64,
@@ -234,7 +234,7 @@ impl RunState {
 
     /// What of it is about `task`.
     pub(super) fn of(self, task: TaskId) -> Self {
-        if self.task == task.to_string() { self } else { Self { cost_known: true, ..Self::default() } }
+        if self.task == task.to_string() { self } else { Self::default() }
     }
 
     /// What is to be known of a session whose agent has nothing to do, if there is anything.
@@ -288,9 +288,8 @@ impl Run {
             worked: Duration::ZERO,
             started: now,
             continuation: 0,
-            usage: Usage::default(),
+            bill: Bill::default(),
             num_turns: 0,
-            cost_known: true,
             answered_tools: Vec::new(),
             share,
         }
@@ -313,9 +312,8 @@ impl Run {
         let now = Instant::now();
         run.started = now.checked_sub(Duration::from_millis(state.age_ms)).unwrap_or(now);
         run.continuation = state.continuation;
-        run.usage = state.usage;
+        run.bill = state.bill;
         run.num_turns = state.num_turns;
-        run.cost_known = state.cost_known;
         run.answered_tools.clone_from(&state.asks);
         run.answered_tools.retain(|(ask, _)| !run.shape.open_asks().iter().any(|open| open.ask_id == *ask));
         if asking {
@@ -339,9 +337,8 @@ impl Run {
         let state = RunState {
             task: self.task.to_string(),
             continuation: self.continuation,
-            usage: self.usage,
+            bill: self.bill,
             num_turns: self.num_turns,
-            cost_known: self.cost_known,
             worked_ms: milliseconds(self.worked + working),
             age_ms: milliseconds(self.started.elapsed()),
             tools: self.shape.open_tools(),
@@ -438,9 +435,8 @@ impl Run {
         cost_known: bool,
         num_turns: u32,
     ) -> AfterStop {
-        self.usage += usage;
+        self.bill.tell(usage, cost_known);
         self.num_turns = self.num_turns.saturating_add(num_turns);
-        self.cost_known &= cost_known;
         if let Phase::Stopping { end, .. } = &self.phase {
             // Every turn is answered by exactly one stop, whatever its reason: it is idle now.
             return AfterStop::End { end: end.clone(), agent_is_idle: true };
@@ -450,9 +446,8 @@ impl Run {
             StopReason::Error(message) => End::failed(message, false),
             StopReason::Interrupted => End::failed("the agent was interrupted by something else", true),
             StopReason::MaxTurns => {
-                let spent = self.usage.cost_usd;
-                if let Some(budget) = self.allowance.max_budget_usd.filter(|budget| spent >= *budget) {
-                    End::failed(format!("budget: the task has cost {spent} USD, its limit is {budget} USD"), false)
+                if let Some(end) = self.over_budget() {
+                    end
                 } else if self.continuation < self.allowance.max_continuations {
                     self.continuation += 1;
                     return AfterStop::Continue(Event::TurnContinuing {
@@ -465,6 +460,18 @@ impl Run {
             }
         };
         AfterStop::End { end, agent_is_idle: true }
+    }
+
+    /// Takes into account what a call of its model used. Returns how it ends, if that was too much.
+    pub(super) fn meter(&mut self, call: &Metered) -> Option<End> {
+        self.bill.meter(call);
+        self.over_budget()
+    }
+
+    fn over_budget(&self) -> Option<End> {
+        let spent = self.bill.usage().cost_usd;
+        let budget = self.allowance.max_budget_usd.filter(|budget| spent >= *budget)?;
+        Some(End::failed(format!("budget: the task has cost {spent} USD, its limit is {budget} USD"), false))
     }
 
     /// The question to be answered: the one named, or the oldest.
@@ -489,7 +496,7 @@ impl Run {
             stop_reason: None,
             error: None,
             retryable: None,
-            usage: self.usage,
+            usage: self.bill.usage(),
         };
         let stop_reason = match end {
             End::Completed { at_limit: false } => "end_turn",
@@ -498,7 +505,11 @@ impl Run {
             End::Failed { error, retryable } => {
                 record.error = Some(error.clone());
                 record.retryable = Some(*retryable);
-                events.push(Event::TaskFailed { error: error.clone(), retryable: *retryable, usage: self.usage });
+                events.push(Event::TaskFailed {
+                    error: error.clone(),
+                    retryable: *retryable,
+                    usage: self.bill.usage(),
+                });
                 return Effect::EndTask(Box::new(record));
             }
         };
@@ -507,8 +518,8 @@ impl Run {
         events.push(Event::TurnDone {
             result_text,
             truncated,
-            usage: self.usage,
-            cost_known: self.cost_known,
+            usage: self.bill.usage(),
+            cost_known: self.bill.cost_known(),
             num_turns: self.num_turns,
             duration_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
             stop_reason,

@@ -13,6 +13,7 @@ use tracing::{debug, warn};
 use crate::agent::{Adapter, AgentCommand, AgentEvent, Tell, Turn};
 use crate::domain::ContainerId;
 use crate::hub::Receipt;
+use crate::proxy::{Channel, Metered};
 use crate::runtime::pool::{Lease, PoolError};
 use crate::runtime::{AgentProcess, Exit, Line, LineText, Output, RuntimeError};
 
@@ -22,6 +23,8 @@ const WRITE_DEADLINE: Duration = Duration::from_secs(30);
 const EXIT_GRACE: Duration = Duration::from_secs(2);
 /// The least time between two log lines about what an agent said that is none of its dialect.
 const TELL_SKIPPED: Duration = Duration::from_secs(1);
+/// How long a task that ends waits for what its model is about to say of its cost.
+const LAST_CALL: Duration = Duration::from_millis(500);
 /// How many commands may wait for an agent to read them.
 const COMMANDS: usize = 64;
 
@@ -45,6 +48,8 @@ pub(super) enum SeatEvent {
     Lines(Vec<Line>),
     /// The agent is gone.
     Exit(Exit),
+    /// The agent's model has answered.
+    Metered(Metered),
     /// The agent did not take a command.
     Deaf(RuntimeError),
     /// Its place is wanted, or nobody has needed it for long.
@@ -63,6 +68,8 @@ struct Told {
 pub(super) struct Occupant {
     pub(super) lease: Lease,
     adapter: Box<dyn Adapter>,
+    /// Its way to its model, if it has one.
+    channel: Option<Channel>,
     commands: mpsc::Sender<Told>,
     deaf: mpsc::Receiver<RuntimeError>,
     _teller: AbortOnDropHandle<()>,
@@ -158,13 +165,13 @@ impl Seat {
 
 impl Occupant {
     /// An agent that is there.
-    pub(super) fn new(lease: Lease, adapter: Box<dyn Adapter>) -> Self {
+    pub(super) fn new(lease: Lease, adapter: Box<dyn Adapter>, channel: Option<Channel>) -> Self {
         let (commands, told) = mpsc::channel(COMMANDS);
         let (complain, deaf) = mpsc::channel(1);
         let process = Arc::clone(&lease.agent.process);
         // Its own task: a command that the agent is slow to read must not keep us from reading the agent.
         let teller = AbortOnDropHandle::new(tokio::spawn(tell_all(process, told, complain)));
-        Self { lease, adapter, commands, deaf, _teller: teller, idle_since: None, skipped: Skipped::default() }
+        Self { lease, adapter, channel, commands, deaf, _teller: teller, idle_since: None, skipped: Skipped::default() }
     }
 
     async fn next(&mut self, idle_stop: Duration) -> SeatEvent {
@@ -177,6 +184,7 @@ impl Occupant {
                 None => SeatEvent::Exit(Exit::default()),
             },
             Some(error) = self.deaf.recv() => SeatEvent::Deaf(error),
+            call = metered(&mut self.channel) => SeatEvent::Metered(call),
             () = evicted, if idle_since.is_some() => SeatEvent::Dismiss("another session needs its place"),
             () = idle(idle_since, idle_stop), if idle_since.is_some() => SeatEvent::Dismiss("nothing to do for long"),
         }
@@ -263,9 +271,24 @@ impl Occupant {
         }
     }
 
+    /// What its model has answered that was not heard of yet. Waits a moment for what is under way.
+    pub(super) async fn rest_of_the_bill(&mut self) -> Vec<Metered> {
+        let Some(channel) = &mut self.channel else { return Vec::new() };
+        let _ = timeout(LAST_CALL, channel.quiet()).await; // What takes longer is not counted.
+        std::iter::from_fn(|| channel.try_recv()).collect()
+    }
+
     /// Whether something besides the agent still runs in its box. Not known counts as yes.
     pub(super) async fn has_stragglers(&self) -> bool {
         self.lease.agent.process.has_stragglers().await.unwrap_or(true)
+    }
+}
+
+/// What the next call of the model used.
+async fn metered(channel: &mut Option<Channel>) -> Metered {
+    match channel {
+        Some(channel) => channel.recv().await,
+        None => std::future::pending().await,
     }
 }
 

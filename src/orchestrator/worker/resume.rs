@@ -46,7 +46,8 @@ impl Worker {
         self.parts.metrics.agent_adopted();
         (self.heard, self.published) = (record.spool_record, record.spool_record);
         let adapter = self.adapter_for(&lease, agent::Process::Known).await;
-        let mut occupant = Occupant::new(lease, adapter);
+        let channel = self.open_channel(&lease);
+        let mut occupant = Occupant::new(lease, adapter, channel);
         occupant.tell_again();
         self.seat = Seat::Up(Box::new(occupant));
         info!(session.id = %record.id, container.id = %container_id, "The agent of session `{}` is taken over", record.id);

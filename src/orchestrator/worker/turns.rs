@@ -17,6 +17,7 @@ use crate::hub::Receipt;
 use crate::journal::Effect;
 use crate::protocol::Event;
 use crate::protocol::reply::raw_json;
+use crate::proxy::Channel;
 use crate::runtime::pool::{Lease, PoolError};
 use crate::runtime::{Exit, Line, RuntimeError};
 
@@ -113,6 +114,10 @@ impl Worker {
             SeatEvent::Started(Err(error)) => self.no_agent(error).await,
             SeatEvent::Lines(lines) => self.read(lines).await,
             SeatEvent::Exit(exit) => self.on_exit(exit).await,
+            SeatEvent::Metered(call) => match self.run.as_mut().and_then(|run| run.meter(&call)) {
+                Some(end) => self.begin_stop(end).await,
+                None => Ok(()),
+            },
             SeatEvent::Deaf(error) => {
                 let ending = match self.seat.occupant() {
                     Some(occupant) if matches!(error, RuntimeError::Gone) => occupant.is_ending().await,
@@ -149,7 +154,8 @@ impl Worker {
     pub(super) async fn seat_agent(&mut self, lease: Lease) -> Result<(), Lost> {
         let (container, spool) = (lease.agent.container_id, lease.agent.spool);
         let adapter = self.adapter_for(&lease, agent::Process::New).await;
-        let mut occupant = Occupant::new(lease, adapter);
+        let channel = self.open_channel(&lease);
+        let mut occupant = Occupant::new(lease, adapter, channel);
         // One that a task waits for must not be given away to somebody else before it begins.
         if self.starting.is_none() {
             occupant.set_idle();
@@ -166,6 +172,15 @@ impl Worker {
             return Err(lost);
         }
         Ok(())
+    }
+
+    /// The agent's way to its model, if its profile has one.
+    pub(super) fn open_channel(&self, lease: &Lease) -> Option<Channel> {
+        let container = lease.agent.container_id;
+        self.parts.proxy.open(container, &self.profile_id).unwrap_or_else(|error| {
+            error!(container.id = %container, %error, "The agent in `{container}` can't reach its model: {error}");
+            None
+        })
     }
 
     /// What makes sense of an agent of this session.
@@ -381,6 +396,11 @@ impl Worker {
         };
         if !may_live && let Some(occupant) = self.seat.occupant() {
             occupant.kill().await;
+        }
+        if let (Some(occupant), Some(run)) = (self.seat.occupant(), &mut self.run) {
+            for call in occupant.rest_of_the_bill().await {
+                run.meter(&call);
+            }
         }
         let mut effects = self.effects_of(&events);
         let Some(mut run) = self.run.take() else { return Ok(()) };

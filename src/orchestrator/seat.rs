@@ -19,6 +19,8 @@ use crate::runtime::{AgentProcess, Exit, Line, LineText, Output, RuntimeError};
 const WRITE_DEADLINE: Duration = Duration::from_secs(30);
 /// How long an agent whose input is closed may take to be gone; after that it is deaf.
 const EXIT_GRACE: Duration = Duration::from_secs(2);
+/// How long an idle agent may take to save what it knows, when its box goes.
+const SAVE_GRACE: Duration = Duration::from_secs(1);
 /// How many commands may wait for an agent to read them.
 const COMMANDS: usize = 64;
 
@@ -108,6 +110,7 @@ impl Seat {
         };
         let (gone, left) = oneshot::channel();
         *self = Self::Leaving(left);
+        let saves = occupant.adapter.saves_at_end();
         let lease = occupant.lease;
         tokio::spawn(async move {
             let committed = match after {
@@ -115,6 +118,11 @@ impl Seat {
                 None => true,
             };
             if committed {
+                if saves {
+                    let process = &lease.agent.process;
+                    let _ = process.interrupt().await; // It may be gone, or not heed it: its box goes anyway.
+                    let _ = timeout(SAVE_GRACE, process.gone()).await;
+                }
                 lease.end().await;
             } else {
                 // Somebody else's now, or the gateway's next life's.

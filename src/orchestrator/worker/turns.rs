@@ -77,7 +77,7 @@ impl Worker {
         let share = Share { _slot: slot, counted: task.counted };
         self.run = Some(Run::new(task.id, task.mode, allowance, self.parts.limits.event_bytes, share));
         let receipt = self.publish(Some(task.id), &events, vec![Effect::TaskRunning(task.id)]).await?;
-        let told = self.tell(&task.id.to_string(), &AgentCommand::Turn(Box::new(turn)), Some(receipt));
+        let told = self.tell(&task.id.to_string(), &AgentCommand::Turn(Box::new(turn)), Some(&receipt));
         info!(session.id = %self.session.id(), task.id = %task.id, "Task `{}` runs", task.id);
         if !told {
             self.end_run(End::failed("the agent does not read its input", true), false, Vec::new()).await?;
@@ -86,8 +86,8 @@ impl Worker {
     }
 
     /// [`Occupant::tell`], if the agent is there.
-    pub(super) fn tell(&mut self, id: &str, command: &AgentCommand, after: Option<Receipt>) -> bool {
-        self.seat.occupant().is_some_and(|occupant| occupant.tell(id, command, after.as_ref()))
+    pub(super) fn tell(&mut self, id: &str, command: &AgentCommand, after: Option<&Receipt>) -> bool {
+        self.seat.occupant().is_some_and(|occupant| occupant.tell(id, command, after))
     }
 
     fn pass_on(&mut self, what: Tell) {
@@ -304,7 +304,7 @@ impl Worker {
                     return Ok(());
                 };
                 let receipt = self.publish(Some(task), &events, effects).await?;
-                if !self.tell(&continue_id(task, continuation), &AgentCommand::Continue, Some(receipt)) {
+                if !self.tell(&continue_id(task, continuation), &AgentCommand::Continue, Some(&receipt)) {
                     let end = End::failed("the agent does not read its input", true);
                     self.end_run(end, false, Vec::new()).await?;
                 }

@@ -173,6 +173,12 @@ pub trait Adapter: Send + Sync {
     /// commands of the task at work.
     fn tell_again(&self, _tells: &mut Vec<Tell>) {}
 
+    /// Whether the agent is to be asked to end, by SIGINT, before its box is taken away: one that writes down what
+    /// was said a moment later than it says it.
+    fn saves_at_end(&self) -> bool {
+        false
+    }
+
     /// What has to be known to go on with this agent, or with another one in the same session: at most 48 KiB as
     /// JSON.
     fn state(&self) -> Value {

@@ -259,6 +259,29 @@ impl Metrics {
         }
     }
 
+    /// Names what tells of agents' models and of where else agents go.
+    fn register_models(&mut self) {
+        let registry = &mut self.registry;
+        registry.register(
+            "model_requests",
+            "Requests of agents to their models, by how they ended: completed, failed (the model answered with an \
+             error), cancelled (the agent went), cut_off (by the model), unreachable (the model), refused (by this \
+             gateway)",
+            self.model_requests.clone(),
+        );
+        registry.register(
+            "model_tokens",
+            "Tokens that models told of in their responses, by profile and kind: input (what has nothing to do with \
+             the model's cache), output, cache_read, cache_write",
+            self.model_tokens.clone(),
+        );
+        registry.register(
+            "egress_connections",
+            "Connections of agents to granted hosts: opened, refused (by this gateway), unreachable (the host)",
+            self.egress_connections.clone(),
+        );
+    }
+
     /// Names them all. A full stop is put behind each help, `_total` behind each counter, and each unit.
     fn registered(mut self) -> Self {
         let registry = &mut self.registry;
@@ -330,25 +353,8 @@ impl Metrics {
             self.read.containers_limit.clone(),
         );
 
-        registry.register(
-            "model_requests",
-            "Requests of agents to their models, by how they ended: completed, failed (the model answered with an \
-             error), cancelled (the agent went), cut_off (by the model), unreachable (the model), refused (by this \
-             gateway)",
-            self.model_requests.clone(),
-        );
-        registry.register(
-            "model_tokens",
-            "Tokens that models told of in their responses, by profile and kind: input (what has nothing to do with \
-             the model's cache), output, cache_read, cache_write",
-            self.model_tokens.clone(),
-        );
-        registry.register(
-            "egress_connections",
-            "Connections of agents to granted hosts: opened, refused (by this gateway), unreachable (the host)",
-            self.egress_connections.clone(),
-        );
-
+        self.register_models();
+        let registry = &mut self.registry;
         registry.register_with_unit(
             "journal_commit",
             "Seconds that group commits took, those that succeeded",

@@ -41,6 +41,7 @@ use crate::domain::{
 use crate::hub::Hub;
 use crate::journal::{IdempotencyKey, NewSession};
 use crate::metrics::Metrics;
+use crate::protocol::client::TaskOptions;
 use crate::protocol::reply::{PendingAsk, SessionState, TaskSummary};
 use crate::protocol::{Answer, Submit};
 use crate::proxy::ModelProxy;

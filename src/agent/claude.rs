@@ -82,6 +82,11 @@ impl Adapter for ClaudeAdapter {
         tells.extend(self.state.process.settled.iter().map(asks::Settled::tell));
     }
 
+    fn saves_at_end(&self) -> bool {
+        // Killed within some 20 ms of a turn's end, it has lost the turn; by SIGINT it ends in 30 ms and has not.
+        self.state.process.launched.is_some()
+    }
+
     fn state(&self) -> Value {
         self.state.json()
     }

@@ -25,6 +25,8 @@ const EXIT_GRACE: Duration = Duration::from_secs(2);
 const TELL_SKIPPED: Duration = Duration::from_secs(1);
 /// How long a task that ends waits for what its model is about to say of its cost.
 const LAST_CALL: Duration = Duration::from_millis(500);
+/// How long an idle agent may take to save what it knows, when its box goes.
+const SAVE_GRACE: Duration = Duration::from_secs(1);
 /// How many commands may wait for an agent to read them.
 const COMMANDS: usize = 64;
 
@@ -139,6 +141,7 @@ impl Seat {
         };
         let (gone, left) = oneshot::channel();
         *self = Self::Leaving(left);
+        let saves = occupant.adapter.saves_at_end();
         let lease = occupant.lease;
         tokio::spawn(async move {
             let committed = match after {
@@ -146,6 +149,11 @@ impl Seat {
                 None => true,
             };
             if committed {
+                if saves {
+                    let process = &lease.agent.process;
+                    let _ = process.interrupt().await; // It may be gone, or not heed it: its box goes anyway.
+                    let _ = timeout(SAVE_GRACE, process.gone()).await;
+                }
                 lease.end().await;
             } else {
                 // Somebody else's now, or the gateway's next life's.

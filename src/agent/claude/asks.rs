@@ -208,7 +208,7 @@ fn answered_input(input: Option<&str>, shown: &[Question], answer: &Answer) -> S
         }
     }
     let questions = match &input["questions"] {
-        Value::Null => Value::from_iter(shown.iter().map(as_asked)),
+        Value::Null => shown.iter().map(as_asked).collect(),
         questions => questions.clone(),
     };
     json!({"questions": questions, "answers": answers}).to_string()

@@ -65,12 +65,12 @@ fn stream_event(
     match &*event.r#type {
         "message_start" => {
             let message: Message<'_> = read("message_start", whole(event.message))?;
-            process.begin_message(message.id.as_str().map(str::to_owned));
+            process.begin_message(message.id.as_str());
         }
         "content_block_delta" => {
             let delta: Delta<'_> = read("content_block_delta", whole(event.delta))?;
             if delta.r#type == "text_delta" && !delta.text.is_empty() {
-                (process.said, process.streamed) = (true, true);
+                process.add_text();
                 events.push(AgentEvent::Text(delta.text));
             }
         }
@@ -89,15 +89,11 @@ fn assistant(
     if message.model == NO_MODEL {
         return Ok(());
     }
-    let streamed = process.streamed
-        && match (&process.message, message.id.as_str()) {
-            (Some(begun), Some(id)) => begun == id,
-            _ => true,
-        };
+    let is_shown = process.has_text_of(message.id.as_str());
     let (said, tools) = (process.said, process.tools.len());
     let mut shown = Vec::new();
     for block in blocks(message.content) {
-        match tool_use_or_text(process, block, streamed) {
+        match tool_use_or_text(process, block, is_shown) {
             Ok(event) => shown.extend(event),
             Err(error) => {
                 // All of a line or nothing of it.
@@ -114,12 +110,12 @@ fn assistant(
 fn tool_use_or_text(
     process: &mut ProcessState,
     block: &RawValue,
-    streamed: bool,
+    text_is_shown: bool,
 ) -> Result<Option<AgentEvent>, DecodeError> {
     let block: Block<'_> = read("content block", block.get())?;
     match (&*block.r#type, block.id, block.name) {
         ("text", ..) => {
-            let text = block.text.filter(|text| !streamed && !text.is_empty());
+            let text = block.text.filter(|text| !text_is_shown && !text.is_empty());
             process.said |= text.is_some();
             Ok(text.map(AgentEvent::Text))
         }

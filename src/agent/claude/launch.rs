@@ -1,5 +1,6 @@
 //! How Claude Code is started: its arguments, and which conversation it takes up.
 
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
@@ -63,7 +64,7 @@ impl Arguments {
             digest.update(argument.len().to_le_bytes());
             digest.update(argument);
         }
-        digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+        BASE64_STANDARD.encode(digest.finalize())
     }
 }
 

@@ -48,15 +48,23 @@ pub(super) struct ProcessState {
     /// Whether this turn has been heard of: by text or by a tool.
     pub(super) said: bool,
     /// The message that is being written.
-    pub(super) message: Option<String>,
-    /// Whether its text came in pieces, so that the whole is not to be shown again.
-    pub(super) streamed: bool,
+    pub(super) message: Written,
     /// The tool calls that are shown and open.
     pub(super) tools: Vec<String>,
     /// What the user was asked in this turn, and the answers.
     pub(super) requests: Vec<Request>,
     /// Requests that were not the user's to answer; their answers may not have been heard yet.
     pub(super) settled: Vec<Settled>,
+}
+
+/// A message that is being written.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct Written {
+    /// The model API's id for it.
+    id: Option<String>,
+    /// Whether its text came in pieces, so that the whole is not to be shown again.
+    in_pieces: bool,
 }
 
 /// What a process was launched for.
@@ -161,9 +169,23 @@ impl ProcessState {
     }
 
     /// A message begins.
-    pub(super) fn begin_message(&mut self, id: Option<String>) {
-        self.message = id.filter(|id| is_id(id));
-        self.streamed = false;
+    pub(super) fn begin_message(&mut self, id: Option<&str>) {
+        self.message = Written { id: id.filter(|id| is_id(id)).map(str::to_owned), in_pieces: false };
+    }
+
+    /// A piece of its text is shown.
+    pub(super) fn add_text(&mut self) {
+        self.said = true;
+        self.message.in_pieces = true;
+    }
+
+    /// Whether the text of the message `id` has been shown in pieces.
+    pub(super) fn has_text_of(&self, id: Option<&str>) -> bool {
+        let is_that = match (&self.message.id, id) {
+            (Some(begun), Some(id)) => begun == id,
+            _ => true, // Which one is not known: no text is better than the same text twice.
+        };
+        self.message.in_pieces && is_that
     }
 }
 

@@ -124,7 +124,7 @@ pub(super) fn interrupt(id: &str) -> Tell {
 /// Answers a request for the use of a tool.
 pub(super) fn permission(id: &str, request: &str, permission: &Permission<'_>) -> Tell {
     #[derive(Serialize)]
-    struct Response<'a> {
+    struct Success<'a> {
         subtype: &'static str,
         request_id: &'a str,
         response: &'a Permission<'a>,
@@ -132,9 +132,9 @@ pub(super) fn permission(id: &str, request: &str, permission: &Permission<'_>) -
     #[derive(Serialize)]
     struct Line<'a> {
         r#type: &'static str,
-        response: Response<'a>,
+        response: Success<'a>,
     }
-    let response = Response { subtype: "success", request_id: request, response: permission };
+    let response = Success { subtype: "success", request_id: request, response: permission };
     write(id, &Line { r#type: "control_response", response })
 }
 

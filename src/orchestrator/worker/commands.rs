@@ -146,7 +146,7 @@ impl Worker {
         }
         let _ = reply.send(Ok(Some(receipt.clone())));
         let command = AgentCommand::Answer { id: open.tool_id, questions: open.questions, answer };
-        if !self.tell(&open.ask_id.to_string(), &command, Some(receipt)) {
+        if !self.tell(&open.ask_id.to_string(), &command, Some(&receipt)) {
             self.end_run(End::failed("the agent does not read its input", true), false, Vec::new()).await?;
         }
         Ok(())

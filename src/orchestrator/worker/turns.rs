@@ -78,7 +78,7 @@ impl Worker {
         let share = Share { _slot: slot, counted: task.counted };
         self.run = Some(Run::new(task.id, task.mode, allowance, self.parts.limits.event_bytes, share));
         let receipt = self.publish(Some(task.id), &events, vec![Effect::TaskRunning(task.id)]).await?;
-        let told = self.tell(&task.id.to_string(), &AgentCommand::Turn(Box::new(turn)), Some(receipt));
+        let told = self.tell(&task.id.to_string(), &AgentCommand::Turn(Box::new(turn)), Some(&receipt));
         info!(session.id = %self.session.id(), task.id = %task.id, "Task `{}` runs", task.id);
         if !told {
             self.end_run(End::failed("the agent does not read its input", true), false, Vec::new()).await?;
@@ -87,8 +87,8 @@ impl Worker {
     }
 
     /// [`Occupant::tell`], if the agent is there.
-    pub(super) fn tell(&mut self, id: &str, command: &AgentCommand, after: Option<Receipt>) -> bool {
-        self.seat.occupant().is_some_and(|occupant| occupant.tell(id, command, after.as_ref()))
+    pub(super) fn tell(&mut self, id: &str, command: &AgentCommand, after: Option<&Receipt>) -> bool {
+        self.seat.occupant().is_some_and(|occupant| occupant.tell(id, command, after))
     }
 
     fn pass_on(&mut self, what: Tell) {
@@ -324,7 +324,7 @@ impl Worker {
                     return Ok(());
                 };
                 let receipt = self.publish(Some(task), &events, effects).await?;
-                if !self.tell(&continue_id(task, continuation), &AgentCommand::Continue, Some(receipt)) {
+                if !self.tell(&continue_id(task, continuation), &AgentCommand::Continue, Some(&receipt)) {
                     let end = End::failed("the agent does not read its input", true);
                     self.end_run(end, false, Vec::new()).await?;
                 }
@@ -375,12 +375,13 @@ impl Worker {
             return Ok(());
         }
         // While the journal is away the agent stops all the same.
-        let noted = match self.parts.hub.journal().is_available() {
-            true => Some(self.publish(Some(task), &[], Vec::new()).await?),
-            false => None,
+        let noted = if self.parts.hub.journal().is_available() {
+            Some(self.publish(Some(task), &[], Vec::new()).await?)
+        } else {
+            None
         };
         // One that takes no more input is stopped by the deadlines.
-        self.tell(&interrupt_id(task), &AgentCommand::Interrupt, noted);
+        self.tell(&interrupt_id(task), &AgentCommand::Interrupt, noted.as_ref());
         Ok(())
     }
 

@@ -52,9 +52,9 @@ fn who_may_decide_about_permissions_is_asked_for_them() {
 fn a_process_is_launched_once_and_fits_turns_with_the_same_settings() {
     let mut adapter = ClaudeAdapter::new(setup(PermissionPolicy::Allow), &Value::Null, Process::New);
     let (first, other) = (turn("one"), Turn { max_turns: Some(1), ..turn("one") });
-    assert!(adapter.fits(&first) && adapter.fits(&other));
+    assert!(adapter.fits(&first) && adapter.fits(&other) && !adapter.saves_at_end());
     launched(&mut adapter, &first);
-    assert!(adapter.fits(&turn("two")) && !adapter.fits(&other));
+    assert!(adapter.fits(&turn("two")) && !adapter.fits(&other) && adapter.saves_at_end());
     let tells = encoded(&mut adapter, "t2", &AgentCommand::Turn(Box::new(turn("two"))));
     assert!(matches!(&tells[..], [Tell::Write { id, .. }] if id == "t2"), "{tells:?}");
 

@@ -217,8 +217,9 @@ impl App {
     pub async fn shutdown(mut self) {
         let began = Instant::now();
         self.shared.closing.drain();
-        // A balancer that looks now and then sends nobody here any more. Where nobody is, nobody looks.
-        if self.server.open() > 0 {
+        // A balancer that looks now and then sends nobody here any more. Where nobody is and nobody has looked, there
+        // is nobody to wait for.
+        if self.server.open() > 0 || self.shared.closing.is_watched() {
             sleep(self.drain_notice.min(self.drain / 4)).await;
         }
         let grace = |full: Duration| full.mul_f64((self.drain.div_duration_f64(FULL_DRAIN)).min(1.0));

@@ -277,9 +277,11 @@ impl Writer {
             self.note(&result, &group, began.elapsed());
             match result {
                 Ok(()) => group.drain(..).for_each(|append| self.show(append)),
-                Err(group::Refusal::Unavailable(DatabaseError::TimedOut)) if group.len() > 1 => {
-                    warn!("A group of {} appends took too long; each session's is tried alone", group.len());
-                    for alone in split_by_session(group) {
+                Err(
+                    group::Refusal::Unavailable(error @ DatabaseError::TimedOut) | group::Refusal::Statement(error),
+                ) if can_split(&group) => {
+                    warn!(%error, "A group of {} appends can't be committed; its parts are tried alone", group.len());
+                    for alone in split(group) {
                         Box::pin(self.settle(alone)).await;
                     }
                     return;
@@ -291,13 +293,6 @@ impl Writer {
                 Err(group::Refusal::AlreadyCommitted { session }) => {
                     info!(%session, "A commit whose reply was lost had happened: session `{session}`");
                     group = self.show_session(group, session);
-                }
-                Err(group::Refusal::Statement(error)) if group.len() > 1 => {
-                    warn!(%error, "A group of {} appends was refused; each is tried alone", group.len());
-                    for alone in split_by_session(group) {
-                        Box::pin(self.settle(alone)).await;
-                    }
-                    return;
                 }
                 Err(group::Refusal::Statement(error)) => {
                     error!(%error, "The database refused an append for good");
@@ -387,15 +382,28 @@ fn without_lost(group: Vec<Append>) -> Vec<Append> {
     rest
 }
 
-/// One group per session if there are several sessions, else one per append; order within a session is kept.
-fn split_by_session(group: Vec<Append>) -> VecDeque<Vec<Append>> {
-    let mut groups: VecDeque<Vec<Append>> = VecDeque::new();
+/// Whether a group can be tried in parts: see [`split`].
+fn can_split(group: &[Append]) -> bool {
+    let [all_but_last @ .., last] = group else { return false };
+    all_but_last.iter().any(|append| append.session != last.session || !append.frames.is_empty())
+}
+
+/// The parts of a group: one for each session, or of one session's appends one for each that has events, together
+/// with those before it that have none. Those leave no trace: whether they have been committed already is known by
+/// what comes after them.
+fn split(group: Vec<Append>) -> VecDeque<Vec<Append>> {
+    let mut parts: VecDeque<Vec<Append>> = VecDeque::new();
     let one_session = group.iter().all(|append| append.session == group[0].session);
     for append in group {
-        match groups.iter_mut().find(|group| !one_session && group[0].session == append.session) {
-            Some(group) => group.push(append),
-            None => groups.push_back(vec![append]),
+        let belongs = |part: &Vec<Append>| match part.last() {
+            Some(last) if one_session => last.frames.is_empty(),
+            Some(last) => last.session == append.session,
+            None => false,
+        };
+        match parts.iter_mut().find(|part| belongs(part)) {
+            Some(part) => part.push(append),
+            None => parts.push_back(vec![append]),
         }
     }
-    groups
+    parts
 }

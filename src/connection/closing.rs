@@ -2,15 +2,18 @@
 //! has its moment, in batches, so that not all come back at once.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 /// How many connections end together.
 const BATCH: usize = 500;
 /// How long after one batch the next one ends, if there is time.
 const PACE: Duration = Duration::from_millis(250);
+/// A balancer looks more often than this.
+const LOOKS: Duration = Duration::from_mins(1);
 /// Over how long clients are told to come back, at least.
 const LEAST_SPREAD: Duration = Duration::from_secs(2);
 /// How many clients per second are told to come back, when there are many.
@@ -22,6 +25,8 @@ pub struct Closing {
     stage: watch::Sender<Stage>,
     /// Connections that have asked for their moment since it began.
     asked: AtomicUsize,
+    /// When somebody last asked whether clients should be sent here.
+    looked_at: Mutex<Option<Instant>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -33,7 +38,7 @@ enum Stage {
 
 impl Default for Closing {
     fn default() -> Self {
-        Self { stage: watch::Sender::new(Stage::Open), asked: AtomicUsize::new(0) }
+        Self { stage: watch::Sender::new(Stage::Open), asked: AtomicUsize::new(0), looked_at: Mutex::default() }
     }
 }
 
@@ -41,6 +46,17 @@ impl Closing {
     /// Says that no new clients should be sent here.
     pub fn drain(&self) {
         self.stage.send_replace(Stage::Draining);
+    }
+
+    /// Somebody asks whether clients should be sent here.
+    pub fn look(&self) {
+        *self.looked_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// Whether somebody asks that now and then.
+    pub fn is_watched(&self) -> bool {
+        let looked_at = *self.looked_at.lock().unwrap_or_else(PoisonError::into_inner);
+        looked_at.is_some_and(|looked_at| looked_at.elapsed() < LOOKS)
     }
 
     /// Whether no new clients should be sent here.

@@ -20,6 +20,7 @@ pub(super) async fn live(State(gateway): State<Gateway>) -> Response {
 
 /// Ready: storage answers and the gateway is not draining.
 pub(super) async fn ready(State(gateway): State<Gateway>) -> Response {
+    gateway.closing.look();
     let draining = gateway.closing.is_draining();
     let storage =
         gateway.orchestrator.hub().journal().is_available() && gateway.orchestrator.store().ping().await.is_ok();

@@ -130,7 +130,11 @@ impl From<Refusal> for ErrorFrame {
                 new(ErrorCode::Capacity, &format!("no container to be had now ({why}); try again later"))
                     .retry_after(5_000)
             }
-            Refusal::Storage | Refusal::Interrupted => Self::storage_unavailable(),
+            Refusal::Storage => Self::storage_unavailable(),
+            Refusal::Interrupted => {
+                new(ErrorCode::Capacity, "the session was interrupted and is being taken up again; try again shortly")
+                    .retry_after(1_000)
+            }
             Refusal::Elsewhere => {
                 new(ErrorCode::Capacity, "another gateway serves this session now; try again shortly")
                     .retry_after(5_000)

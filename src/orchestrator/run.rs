@@ -162,7 +162,7 @@ pub(super) enum Due {
 pub(super) enum AfterStop {
     /// Tell it to go on, after publishing this.
     Continue(Event),
-    /// End the run; `acknowledged`: the agent is well and may live on.
+    /// End the run.
     End {
         /// How.
         end: End,
@@ -262,9 +262,9 @@ impl RunState {
         self.continuation
     }
 
-    /// Whether the agent is being stopped.
-    pub(super) fn is_stopping(&self) -> bool {
-        self.stopping.is_some()
+    /// How the task will end, when its agent is being stopped.
+    pub(super) fn stopping(&self) -> Option<&End> {
+        self.stopping.as_ref()
     }
 }
 
@@ -398,6 +398,11 @@ impl Run {
         }
         self.phase = Phase::Stopping { step: Step::Interrupt, until: Instant::now() + INTERRUPT_GRACE, end };
         true
+    }
+
+    /// Keeps stopping the agent: it will end like this, once it can be known to have stopped.
+    pub(super) fn stop_later(&mut self, end: End) {
+        self.phase = Phase::Stopping { step: Step::Kill, until: Instant::now() + KILL_GRACE, end };
     }
 
     /// How the run will end, when it is being stopped.

@@ -28,7 +28,7 @@ const LAST_CALL: Duration = Duration::from_millis(500);
 /// How long an idle agent may take to save what it knows, when its box goes.
 const SAVE_GRACE: Duration = Duration::from_secs(1);
 /// How many commands may wait for an agent to read them.
-const COMMANDS: usize = 64;
+const COMMANDS: usize = 256;
 
 /// A session's place for an agent.
 pub(super) enum Seat {
@@ -131,7 +131,7 @@ impl Seat {
 
     /// Takes the agent's box away once `after` has committed: until then what the agent said may be needed
     /// again. The workspace stays. The seat is empty when that is done; [`Seat::next`] tells.
-    pub(super) fn dismiss(&mut self, after: Option<Receipt>) {
+    pub(super) fn dismiss(&mut self, after: Receipt) {
         let occupant = match std::mem::replace(self, Self::Empty) {
             Self::Up(occupant) => occupant,
             other => {
@@ -144,11 +144,7 @@ impl Seat {
         let saves = occupant.adapter.saves_at_end();
         let lease = occupant.lease;
         tokio::spawn(async move {
-            let committed = match after {
-                Some(receipt) => receipt.committed().await.is_ok(),
-                None => true,
-            };
-            if committed {
+            if after.committed().await.is_ok() {
                 if saves {
                     let process = &lease.agent.process;
                     let _ = process.interrupt().await; // It may be gone, or not heed it: its box goes anyway.
@@ -270,13 +266,25 @@ impl Occupant {
         }
     }
 
-    /// Kills the agent and all that it started. What it said can still be read.
-    pub(super) async fn kill(&self) {
+    /// Kills the agent and all that it started. What it said can still be read. `false`: it may run on.
+    pub(super) async fn kill(&self) -> bool {
         let container = self.lease.agent.container_id;
         debug!(container.id = %container, "Killing the agent in `{container}`");
-        if let Err(error) = self.lease.agent.process.kill().await {
+        let killed = self.lease.agent.process.kill().await;
+        if let Err(error) = &killed {
             warn!(container.id = %container, %error, "The agent in `{container}` could not be killed: {error}");
         }
+        killed.is_ok()
+    }
+
+    /// Takes the agent's box away with all that runs in it, now. `false`: it may run on.
+    pub(super) async fn remove(&self) -> bool {
+        let container = self.lease.agent.container_id;
+        let removed = self.lease.agent.process.remove().await;
+        if let Err(error) = &removed {
+            warn!(container.id = %container, %error, "The box `{container}` could not be removed: {error}");
+        }
+        removed.is_ok()
     }
 
     /// What its model has answered that was not heard of yet. Waits a moment for what is under way.

@@ -335,7 +335,7 @@ impl Worker {
         if self.ending.is_some() && self.run.is_none() && self.starting.is_none() {
             match self.seat {
                 // First its box goes, then the session.
-                Seat::Up(_) => self.dismiss(),
+                Seat::Up(_) => self.dismiss().await?,
                 Seat::Leaving(_) => (),
                 Seat::Starting(_) | Seat::Empty => {
                     self.close().await?;
@@ -349,7 +349,7 @@ impl Worker {
         }
         if self.starting.is_some() || !self.ready.is_empty() {
             match &mut self.seat {
-                Seat::Empty => self.start_agent(),
+                Seat::Empty => self.start_agent().await?,
                 Seat::Starting(_) | Seat::Leaving(_) => (),
                 Seat::Up(_) => {
                     self.answer_ready().await?;
@@ -450,6 +450,7 @@ fn refuse_all(inbox: &mut mpsc::Receiver<Command>, why: &Refusal) {
         Refusal::Elsewhere => Refusal::Elsewhere,
         Refusal::ProfileNotFound => Refusal::ProfileNotFound,
         Refusal::ShuttingDown => Refusal::ShuttingDown,
+        Refusal::Interrupted => Refusal::Interrupted,
         _ => Refusal::Storage,
     };
     while let Ok(command) = inbox.try_recv() {

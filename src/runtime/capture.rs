@@ -204,7 +204,7 @@ impl Follower {
     }
 
     /// Ends an agent that can't be heard: nobody may take it for gone while it works on. A box whose shim does
-    /// not do it is taken away soon.
+    /// not do it is for its owner to take away.
     async fn kill(&self) {
         let kill = self.control.ask(Command::Signal { signal: Signal::Kill }, KILL_DEADLINE);
         let killed = tokio::select! {
@@ -301,7 +301,7 @@ impl AgentProcess for CapturedProcess {
     }
 
     fn acknowledge(&self, record: u64) {
-        self.control.tell(Command::Ack { record });
+        self.control.acknowledge(record);
     }
 
     async fn gone(&self) {

@@ -88,7 +88,7 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// Starts warming at once, so orphans must be gone by now. Call it inside the tokio runtime.
+    /// Starts warming at once. Call it inside the tokio runtime.
     pub fn new(
         runtime: Arc<dyn Runtime>,
         profiles: BTreeMap<ProfileId, Arc<ProfileConfig>>,

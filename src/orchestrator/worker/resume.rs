@@ -6,7 +6,7 @@ use tracing::info;
 
 use super::super::invariants::OpenAsk;
 use super::super::queue::Waiting;
-use super::super::run::{Allowance, Run, RunState, Share, turn};
+use super::super::run::{Allowance, End, Run, RunState, Share, turn};
 use super::super::seat::{Occupant, Seat};
 use super::turns::{continue_id, interrupt_id};
 use super::{Lost, Parts, Refusal, Worker};
@@ -49,6 +49,7 @@ impl Worker {
         let channel = self.open_channel(&lease);
         let mut occupant = Occupant::new(lease, adapter, channel);
         occupant.tell_again();
+        occupant.lease.agent.process.acknowledge(record.spool_record);
         self.seat = Seat::Up(Box::new(occupant));
         info!(session.id = %record.id, container.id = %container_id, "The agent of session `{}` is taken over", record.id);
         Ok(())
@@ -85,10 +86,6 @@ impl Worker {
         task: &TaskRecord,
         state: &RunState,
     ) -> Result<(), Refusal> {
-        if self.seat.is_empty() {
-            let error = "its container is gone".to_owned();
-            return Ok(self.fail_without_run(task.id, task.mode, error, true).await?);
-        }
         let state = state.clone().of(task.id);
         let events = events_between(Arc::clone(&self.parts), record.id, task.prompt_seq, record.last_seq).await?;
         let questions = self.parts.store.questions(task.id).await?;
@@ -98,6 +95,11 @@ impl Worker {
             Share { _slot: self.parts.users.run_again(&task.user), counted: self.parts.metrics.task(task.state) };
         let run = Run::restore(task, allowance, share, &state, &events, open, self.parts.limits.event_bytes);
         self.run = Some(run);
+        if self.seat.is_empty() {
+            let gone = || End::failed("its container is gone", true);
+            let end = state.stopping().cloned().unwrap_or_else(gone);
+            return Ok(self.end_run(end, false, Vec::new()).await?);
+        }
         self.tell_again(task, &state, questions);
         info!(session.id = %record.id, task.id = %task.id, "Task `{}` goes on", task.id);
         Ok(())
@@ -116,7 +118,7 @@ impl Worker {
                 self.tell(&question.id.to_string(), &command, None);
             }
         }
-        if state.is_stopping() {
+        if state.stopping().is_some() {
             self.tell(&interrupt_id(task.id), &AgentCommand::Interrupt, None);
         }
     }

@@ -25,13 +25,23 @@ use crate::runtime::{Exit, Line, RuntimeError};
 const SILENT_RECORDS: u64 = 256;
 
 impl Worker {
-    pub(super) fn start_agent(&mut self) {
+    pub(super) async fn start_agent(&mut self) -> Result<(), Lost> {
         let (started, coming) = oneshot::channel();
+        // What is left of the session's box goes with a start: only while the session is ours.
+        let ours = match self.container {
+            Some(_) => Some(self.publish(None, &[], Vec::new()).await?),
+            None => None,
+        };
         let parts = Arc::clone(&self.parts);
         let (user, profile, container) = (self.user.clone(), self.profile_id.clone(), self.container);
         // A task of its own: a start that nobody waits for any more is not cut off in the middle, its
         // lease is dropped whole.
         self.parts.tracker.spawn(async move {
+            if let Some(ours) = ours
+                && ours.committed().await.is_err()
+            {
+                return; // The fence tells.
+            }
             let acquired = parts.pool.acquire(&user, &profile, container).await;
             if let Err(Ok(lease)) = started.send(acquired) {
                 // Nobody waits for it any more: it goes, and with it a workspace that no session knows.
@@ -45,6 +55,7 @@ impl Worker {
             }
         });
         self.seat = Seat::Starting(coming);
+        Ok(())
     }
 
     /// The user may run one more task: the next one's turn has come.
@@ -66,8 +77,7 @@ impl Worker {
             // It was started for turns of another kind, or it ended or its place was given away, a moment ago:
             // start another.
             self.starting = Some((task, slot));
-            self.dismiss();
-            return Ok(());
+            return self.dismiss().await;
         }
         let agent = &occupant.lease.agent;
         let started =
@@ -98,14 +108,16 @@ impl Worker {
         }
     }
 
-    /// Takes the agent's box away, once what it said has committed.
-    pub(super) fn dismiss(&mut self) {
-        let after = self.last.clone();
+    /// Takes the agent's box away, once what it said has committed, and with it that the session is still ours:
+    /// another gateway may have taken it over, and use the box.
+    pub(super) async fn dismiss(&mut self) -> Result<(), Lost> {
+        let ours = self.publish(None, &[], Vec::new()).await?;
         self.unacknowledged.clear();
         if let Some(occupant) = self.seat.occupant() {
             self.agent_state = occupant.state();
         }
-        self.seat.dismiss(after);
+        self.seat.dismiss(ours);
+        Ok(())
     }
 
     pub(super) async fn at_seat(&mut self, event: SeatEvent) -> Result<(), Lost> {
@@ -133,16 +145,12 @@ impl Worker {
                         let end = End::failed("the agent does not read its input", true);
                         self.end_run(end, false, Vec::new()).await
                     }
-                    None => {
-                        self.dismiss();
-                        Ok(())
-                    }
+                    None => self.dismiss().await,
                 }
             }
             SeatEvent::Dismiss(why) => {
                 debug!(session.id = %self.session.id(), "The agent of session `{}` is stopped: {why}", self.session.id());
-                self.dismiss();
-                Ok(())
+                self.dismiss().await
             }
             SeatEvent::Left => {
                 self.seat = Seat::Empty;
@@ -337,8 +345,7 @@ impl Worker {
         let id = self.session.id();
         let Some(run) = &self.run else {
             info!(session.id = %id, ?exit, "The idle agent of session `{id}` is gone");
-            self.dismiss();
-            return Ok(());
+            return self.dismiss().await;
         };
         let end = run.stopping().cloned().unwrap_or_else(|| {
             warn!(session.id = %id, ?exit, "The agent of session `{id}` is gone in the middle of a task");
@@ -385,6 +392,28 @@ impl Worker {
         Ok(())
     }
 
+    /// Makes sure that nothing of the agent runs. `false`: nobody can do that now.
+    async fn silence(&mut self) -> Result<bool, Lost> {
+        let Some(occupant) = self.seat.occupant() else { return Ok(true) };
+        if occupant.kill().await {
+            return Ok(true);
+        }
+        // Its shim does not do it, or says that another gateway holds it, which an agent can make it say: then the
+        // box goes, if the session is still ours.
+        let ours = self.publish(None, &[], Vec::new()).await?;
+        let hard = self.parts.hard.clone();
+        tokio::select! {
+            committed = ours.committed() => if committed.is_err() {
+                return Err(Lost);
+            },
+            () = hard.cancelled() => return Err(Lost),
+        }
+        match self.seat.occupant() {
+            Some(occupant) => Ok(occupant.remove().await),
+            None => Ok(true),
+        }
+    }
+
     /// Ends the run: makes sure that nothing of it is left running (G8), then publishes `events`, which came
     /// before, and its end. A box that is of no more use goes once that has committed.
     pub(super) async fn end_run(&mut self, end: End, agent_is_idle: bool, mut events: Vec<Event>) -> Result<(), Lost> {
@@ -395,8 +424,13 @@ impl Worker {
             }
             _ => agent_is_idle,
         };
-        if !may_live && let Some(occupant) = self.seat.occupant() {
-            occupant.kill().await;
+        if !may_live && !self.silence().await? {
+            // Nobody may say that it has stopped: another try follows.
+            self.show(&mut events).await?;
+            if let Some(run) = &mut self.run {
+                run.stop_later(end);
+            }
+            return Ok(());
         }
         if let (Some(occupant), Some(run)) = (self.seat.occupant(), &mut self.run) {
             for call in occupant.rest_of_the_bill().await {
@@ -408,7 +442,7 @@ impl Worker {
         effects.push(run.end(&end, &mut events));
         let receipt = self.publish(Some(run.task), &events, effects).await?;
         if !may_live {
-            self.dismiss();
+            self.dismiss().await?;
         }
         info!(session.id = %self.session.id(), task.id = %run.task, state = %end.state(), "Task `{}` ended: {}", run.task, end.state());
         for reply in run.cancelling.drain(..) {

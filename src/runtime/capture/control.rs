@@ -40,6 +40,7 @@ struct Asked {
 /// The line to one shim. Dropping it hangs up; the shim goes on.
 pub(in crate::runtime) struct Control {
     requests: mpsc::Sender<Asked>,
+    acknowledged: watch::Sender<u64>,
     _task: AbortOnDropHandle<()>,
 }
 
@@ -49,8 +50,10 @@ impl Control {
     pub(in crate::runtime) fn connect(directory: &Path, epoch: i64) -> (Self, watch::Receiver<u64>) {
         let (requests, asked) = mpsc::channel(REQUESTS);
         let (told, records) = watch::channel(0);
-        let line = Line { directory: directory.to_owned(), epoch, asked, told, pending: BTreeMap::new(), tag: 0 };
-        (Self { requests, _task: AbortOnDropHandle::new(tokio::spawn(line.hold())) }, records)
+        let acknowledged = watch::Sender::new(0);
+        let acks = acknowledged.subscribe();
+        let line = Line { directory: directory.to_owned(), epoch, asked, acks, told, pending: BTreeMap::new(), tag: 0 };
+        (Self { requests, acknowledged, _task: AbortOnDropHandle::new(tokio::spawn(line.hold())) }, records)
     }
 
     /// Asks, and waits for the answer no longer than `deadline`. Cancel safe: what was asked may happen.
@@ -67,10 +70,13 @@ impl Control {
         timeout(deadline, asking).await.unwrap_or(Err(RuntimeError::NotReading))
     }
 
-    /// Says something to which the answer is of no interest, now or, when much waits already, never.
-    pub(in crate::runtime) fn tell(&self, command: Command) {
-        let (answer, _) = oneshot::channel();
-        let _ = self.requests.try_send(Asked { command, answer });
+    /// Says that what is up to `record` is durable elsewhere; again on each new connection, until more is.
+    pub(in crate::runtime) fn acknowledge(&self, record: u64) {
+        self.acknowledged.send_if_modified(|before| {
+            let more = record > *before;
+            *before = record.max(*before);
+            more
+        });
     }
 }
 
@@ -90,6 +96,8 @@ struct Line {
     directory: PathBuf,
     epoch: i64,
     asked: mpsc::Receiver<Asked>,
+    /// The last record that may be forgotten; 0 if none may.
+    acks: watch::Receiver<u64>,
     told: watch::Sender<u64>,
     /// Sent or to be sent, and not answered.
     pending: BTreeMap<u64, Asked>,
@@ -127,6 +135,7 @@ impl Line {
         for (tag, asked) in &self.pending {
             encode(&mut out, *tag, &asked.command);
         }
+        self.acks.mark_changed();
         let mut line = Vec::new();
         loop {
             if !out.is_empty() {
@@ -142,6 +151,13 @@ impl Line {
                     line.clear();
                     if let Some(ended) = self.hear(message?) {
                         return Ok(ended);
+                    }
+                }
+                Ok(()) = self.acks.changed() => {
+                    let record = *self.acks.borrow_and_update();
+                    if record > 0 {
+                        self.tag += 1;
+                        encode(&mut out, self.tag, &Command::Ack { record });
                     }
                 }
                 asked = self.asked.recv() => {

@@ -83,6 +83,6 @@ impl Drop for Lease {
 
 async fn remove(process: &dyn AgentProcess) {
     if let Err(error) = process.remove().await {
-        warn!(%error, "A box can't be taken away; the next start does it");
+        warn!(%error, "A box can't be taken away; the next start of the gateway that made it tries again");
     }
 }

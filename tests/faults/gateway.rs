@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
+use crate::gauges::eventually;
 use crate::proxy::Moment;
 use crate::shims::DataDir;
+use crate::witness::Manner;
 use crate::world::World;
 
 #[tokio::test]
@@ -117,6 +119,43 @@ async fn a_gateway_that_stood_still_while_another_took_over_commits_nothing_more
     assert_eq!(aside.ask(resume).await["type"], "session.replay_start");
     assert_eq!(epoch().await, taken_over, "it does not take the session back");
     story.check_whole(&journal).await;
+    first.stop().await;
+    second.stop().await;
+}
+
+/// Its agent had nothing to do, so nothing told the first gateway that the session is another's.
+#[tokio::test]
+async fn a_gateway_that_comes_back_leaves_alone_what_another_uses_now() {
+    let mut world = World::new().await;
+    world.set("RUNTIME__IDLE_STOP_SECONDS", "20");
+    let (one, two) = (DataDir::new(), DataDir::new());
+    let first = world.start(&one).await;
+    let second = world.start_aside(&two).await;
+    let story = world.tell_to(&[Manner::Steady], 5, "/tokens 5 1".to_owned(), None).await;
+    let session = story.session.clone();
+    let journal = world.journal().await;
+    story.check_whole(&journal).await;
+    let claims = async || -> i64 {
+        let epoch = sqlx::query_scalar("SELECT epoch FROM sessions WHERE id = $1").bind(&session);
+        epoch.fetch_one(&journal).await.unwrap()
+    };
+    let before = claims().await;
+    first.signal(rustix::process::Signal::STOP);
+    world.front.lead_to(Some(second.address));
+    eventually("the session has another owner", async || claims().await > before).await;
+
+    let at_work = async || -> bool {
+        let running = "SELECT EXISTS (SELECT 1 FROM tasks WHERE session_id = $1 AND state = 'running')";
+        sqlx::query_scalar(running).bind(&session).fetch_one(&journal).await.unwrap()
+    };
+    let come_back = async {
+        eventually("the agent has something to do", at_work).await;
+        first.signal(rustix::process::Signal::CONT);
+        // By its clock the agent has been idle for too long: it would take the box away.
+        eventually("it is told that the session is not its own", async || first.log().contains("was refused")).await;
+    };
+    let (said, ()) = tokio::join!(world.hear(&session, "/tokens 1500 10"), come_back);
+    assert!(said.ends_with("t1500 "), "{said}");
     first.stop().await;
     second.stop().await;
 }

@@ -103,7 +103,7 @@ fn a_conversation_is_in_a_file_named_by_directory_and_session() {
     assert_eq!(file("/ä/𝕏"), format!(".claude/projects/-----/{UUID}.jsonl"));
     // As a process in such a directory named it.
     let parts: Vec<String> = (0..12).map(|part| format!("long_directory_name_{part:02}")).collect();
-    let long = format!("/tmp/cc/{}", parts.join("/"));
+    let long = format!("/srv/{}", parts.join("/"));
     let name = long.replace(['/', '_'], "-");
-    assert_eq!(file(&long), format!(".claude/projects/{}-x5da5p/{UUID}.jsonl", &name[..200]));
+    assert_eq!(file(&long), format!(".claude/projects/{}-u0qu2a/{UUID}.jsonl", &name[..200]));
 }

@@ -91,9 +91,11 @@ impl Drop for Dockerd {
     }
 }
 
+/// Its network is its own, or it would take the bridge of this machine's engine away.
 fn daemon(directory: &tempfile::TempDir) -> Command {
     let path = |name: &str| directory.path().join(name).display().to_string();
-    let mut command = Command::new("dockerd");
+    let mut command = Command::new("unshare");
+    command.args(["--net", "--", "dockerd"]);
     command.args(["--live-restore", "--bridge=none", "--iptables=false", "--config-file", &path("daemon.json")]);
     command.args(["--data-root", &path("data"), "--exec-root", &path("exec"), "--pidfile", &path("docker.pid")]);
     command.args(["--containerd", &path("containerd.sock"), "-H", &format!("unix://{}", path("docker.sock"))]);

@@ -11,7 +11,6 @@ use crate::proxy::Metered;
 #[serde(default)]
 pub(super) struct Bill {
     /// By the agent's account.
-    #[serde(flatten)]
     told: Usage,
     /// Whether the agent knew what all of it cost.
     cost_known: bool,

@@ -208,7 +208,6 @@ pub(super) struct Run {
 pub(super) struct RunState {
     task: String,
     continuation: u32,
-    #[serde(flatten)]
     bill: Bill,
     num_turns: u32,
     worked_ms: u64,

@@ -36,6 +36,7 @@ async fn a_rolling_restart_is_one_reconnect_to_each_of_a_thousand_clients_and_no
     let mut world = World::new().await;
     let (one, two) = (DataDir::new(), DataDir::new());
     world.set("RUNTIME__START_TIMEOUT_SECONDS", "120");
+    world.set("DRAIN_NOTICE_SECONDS", "5");
     let first = world.start(&one).await;
     let mut stories = Vec::new();
     for _ in 0..SESSIONS {

@@ -271,7 +271,7 @@ pub struct ProfileConfig {
     pub cpus: f64,
     /// Processes and threads, under `docker`.
     pub pids: i64,
-    /// Hosts and ports that it may connect to, through the gateway: `pypi.org:443`. Nothing if empty.
+    /// Hosts and ports that it may connect to, through the gateway: `api.example.org:443`. Nothing if empty.
     pub egress: Vec<String>,
     /// Its model, as the gateway reaches it.
     pub model_api: ModelApiConfig,

@@ -225,7 +225,7 @@ impl ProfileConfig {
         let key = |name: &str| format!("profiles.{slug}.{name}");
         self.model_api.check(&key("model_api"))?;
         if let Some(text) = self.egress.iter().find(|text| host_and_port(text).is_none()) {
-            return Err(bad(&key("egress"), text, "not a host and a port", "write \"pypi.org:443\""));
+            return Err(bad(&key("egress"), text, "not a host and a port", "write \"api.example.org:443\""));
         }
         let is_price = |price: f64| price.is_finite() && price >= 0.0;
         for (model, price) in &self.prices {
@@ -254,7 +254,7 @@ fn is_model(model: &str, name: &str) -> bool {
     rest == "latest" || digits >= DATE_DIGITS && rest.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-')
 }
 
-/// Reads `pypi.org:443`, `192.0.2.7:443` or `[2001:db8::7]:443`.
+/// Reads `api.example.org:443`, `192.0.2.7:443` or `[2001:db8::7]:443`.
 fn host_and_port(text: &str) -> Option<(String, u16)> {
     let (host, port) = text.rsplit_once(':')?;
     let port = port.parse().ok().filter(|port| *port > 0)?;
@@ -309,11 +309,19 @@ mod tests {
 
     #[test]
     fn grants_are_hosts_with_ports() {
-        let profile = profile("egress = ['PyPI.org.:443', '[2606:4700::1]:8443', '1.1.1.1:53']");
+        let profile = profile("egress = ['API.example.org.:443', '[2606:4700::1]:8443', '1.1.1.1:53']");
         let granted = profile.granted();
         let shown = granted.iter().map(|(host, port)| format!("{host} {port}")).collect::<Vec<_>>();
-        assert_eq!(shown, ["pypi.org 443", "2606:4700::1 8443", "1.1.1.1 53"]);
-        for wrong in ["pypi.org", "https://pypi.org:443", "pypi.org:0", "*.org:443", ":443", "[a]:1", "a b:1"] {
+        assert_eq!(shown, ["api.example.org 443", "2606:4700::1 8443", "1.1.1.1 53"]);
+        for wrong in [
+            "api.example.org",
+            "https://api.example.org:443",
+            "api.example.org:0",
+            "*.org:443",
+            ":443",
+            "[a]:1",
+            "a b:1",
+        ] {
             let error = error_of(&format!("egress = ['{wrong}']"));
             assert!(error.starts_with("`profiles.a.egress` is `"), "{error}");
         }

@@ -7,9 +7,8 @@ mod restarts;
 mod snapshot;
 mod unusual;
 
-use std::fmt::Write as _;
-
 use super::*;
+use crate::agent::transcript;
 use crate::config::PermissionPolicy;
 use crate::domain::{SessionId, TaskId};
 
@@ -32,25 +31,15 @@ fn turn(prompt: &str) -> Turn {
     }
 }
 
-/// One event in a line of words.
+/// One event in a line of words, costs to a millionth.
 fn show(event: &AgentEvent) -> String {
     match event {
-        AgentEvent::Text(text) => format!("text {text:?}"),
-        AgentEvent::ToolUse { id, tool, input } => format!("use {id} {tool} {input}"),
-        AgentEvent::ToolResult { id, output, is_error } => format!("result {id} {output:?} error={is_error}"),
-        AgentEvent::Ask { id, questions } => {
-            let mut shown = format!("ask {id}");
-            for question in questions {
-                let labels: Vec<_> = question.options.iter().map(|option| option.label.as_str()).collect();
-                write!(shown, " {:?} {labels:?} multi={}", question.question, question.multi_select).unwrap();
-            }
-            shown
-        }
         AgentEvent::Stopped { reason, usage, cost_known, num_turns } => format!(
             "stopped {reason:?} {}/{}/{:.6} known={cost_known} turns={num_turns}",
             usage.input_tokens, usage.output_tokens, usage.cost_usd
         ),
         AgentEvent::Tell(tell) => show_tell(tell),
+        event => transcript::show(event),
     }
 }
 

@@ -26,5 +26,6 @@ fn main() {
     let built = cargo.status().unwrap_or_else(|error| panic!("cargo can't be run: {error}"));
     assert!(built.success(), "the shim can't be built");
     let program = directory.join(target).join("release/streamgate-shim");
-    println!("cargo:rustc-env=STREAMGATE_SHIM={}", program.display());
+    // `cargo run` gives it to the program too: not under a name that would be a setting.
+    println!("cargo:rustc-env=SHIM_PROGRAM={}", program.display());
 }

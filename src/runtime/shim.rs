@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 use crate::auth::api_token::hex;
 
 /// A static program: it runs in any Linux image.
-const SHIM: &[u8] = include_bytes!(env!("STREAMGATE_SHIM"));
+const SHIM: &[u8] = include_bytes!(env!("SHIM_PROGRAM"));
 
 /// Puts the shim into `directory` unless it is there; gives its path. Its name holds a checksum, so that
 /// gateways of several versions don't take each other's.

@@ -55,6 +55,16 @@ fn config_print_shows_what_is_in_effect_without_secrets() {
     assert!(stdout.contains("connections = 50"), "{stdout}");
 }
 
+/// What a build script has the compiler know, `cargo run` gives to the program, and to tests.
+#[test]
+fn cargo_run_gives_nothing_that_would_be_taken_for_a_setting() {
+    let from_cargo: Vec<(String, String)> =
+        std::env::vars().filter(|(name, _)| !name.starts_with("STREAMGATE_TEST_")).collect();
+    assert!(from_cargo.iter().any(|(name, _)| name == "CARGO_MANIFEST_DIR"), "run by cargo");
+    let (code, _, stderr) = output(streamgate(&["config", "print"]).envs(from_cargo));
+    assert_eq!((code, stderr.as_str()), (Some(0), ""));
+}
+
 #[test]
 fn config_check_says_whether_a_gateway_can_run() {
     let mut command = streamgate(&["config", "check"]);

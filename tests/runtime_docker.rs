@@ -153,10 +153,13 @@ async fn a_line_in_is_a_line_out_soon() {
 #[tokio::test]
 async fn a_flood_before_the_exit_is_delivered_exactly_once_to_a_slow_reader() {
     let gateway = Gateway::new().await;
-    let mut agent = gateway.start("seq -f 'line %07.0f of the flood, long enough to matter' 40000; exit 5").await;
+    let script = "seq -f 'line %07.0f of the flood, long enough to matter' 40000; touch said; exit 5";
+    let mut agent = gateway.start(script).await;
     let line = |number| format!("line {number:07} of the flood, long enough to matter\n");
     let expected = (1..=40_000).map(line).collect::<Vec<_>>().concat();
-    agent.process.gone().await; // The reader has not even begun.
+    // The reader has not even begun.
+    let workspace = gateway.runtime.workspace(agent.container_id);
+    until("all is said", async || workspace.list().await.unwrap().iter().any(|entry| entry.path == "said")).await;
     let mut text = String::new();
     let mut chunks = 0;
     let exit = loop {
@@ -454,8 +457,10 @@ async fn without_a_command_the_image_decides() {
     let mut spec = spec("");
     spec.profile = Arc::new(ProfileConfig { command: Vec::new(), ..ProfileConfig::clone(&spec.profile) });
     let mut agent = gateway.runtime.start(&spec).await.unwrap(); // `bash`, which reads commands.
-    agent.process.write("w9", "echo $BASH; exit 6\n", DEADLINE).await.unwrap();
-    let (text, exit) = finish(&mut agent).await;
-    assert!(text.contains("bash"), "{text}");
-    assert_eq!(exit.code, Some(6));
+    agent.process.write("w9", "echo $BASH\n", DEADLINE).await.unwrap();
+    assert!(line(&mut agent).await.contains("bash"));
+    let last = agent.process.write("w10", "exit 6\n", DEADLINE).await;
+    // It may be gone before it is known to have heard.
+    assert!(matches!(last, Ok(()) | Err(RuntimeError::Gone)), "{last:?}");
+    assert_eq!(finish(&mut agent).await.1.code, Some(6));
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, bail};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
@@ -19,7 +19,7 @@ use uuid::Uuid;
 use crate::auth::Authenticator;
 use crate::auth::api_token::{ApiToken, ApiTokens};
 use crate::auth::signed_link::{Links, SignedLinks};
-use crate::config::{Config, RuntimeKind};
+use crate::config::{Config, ProfileConfig, RuntimeKind};
 use crate::connection::{Closing, Connections, Shared};
 use crate::database::Database;
 use crate::domain::{Clock, ProfileId};
@@ -67,6 +67,7 @@ pub struct App {
     server: Server,
     operators: Server,
     writer: JoinHandle<()>,
+    failed: CancellationToken,
     _node: Node,
 }
 
@@ -103,11 +104,7 @@ impl App {
         let links =
             Links::new(signer, public_url.clone(), Duration::from_secs(config.auth.link_seconds), Arc::clone(&clock));
 
-        let profiles: BTreeMap<ProfileId, _> = config
-            .profiles
-            .iter()
-            .map(|(slug, profile)| (ProfileId::from_slug(slug), Arc::new(profile.clone())))
-            .collect();
+        let profiles = profiles(&config);
         let runtime_dir = match &config.runtime.dir {
             dir if dir.as_os_str().is_empty() => data_dir.clone(),
             dir => make_data_dir(dir)?,
@@ -126,7 +123,8 @@ impl App {
 
         let tracker = TaskTracker::new();
         let (journal, writer) = Journal::open(database.clone(), Arc::clone(&metrics));
-        let writer = spawn(writer);
+        let failed = CancellationToken::new();
+        let writer = spawn(writer, &failed);
         let orchestrator = Orchestrator::new(Parts {
             hub: Hub::new(journal, store.clone(), Arc::clone(&clock)),
             store,
@@ -146,7 +144,7 @@ impl App {
             tracker: tracker.clone(),
         });
         orchestrator.recover(found).await?;
-        keep_on(&orchestrator, config.retention_days);
+        keep_on(&orchestrator, config.retention_days, &failed);
 
         let shared = Arc::new(Shared {
             orchestrator,
@@ -177,6 +175,7 @@ impl App {
             server,
             operators,
             writer,
+            failed,
             _node: node,
         })
     }
@@ -184,6 +183,11 @@ impl App {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Completes when a part panicked without which the gateway is of no use. Cancel safe.
+    pub async fn failed(&self) {
+        self.failed.cancelled().await;
     }
 
     /// Where it listens to operators.
@@ -272,7 +276,9 @@ async fn close_sockets(shared: &Shared, server: &mut Server, time: Duration) {
     }
 }
 
-/// Runs a gateway until SIGTERM or SIGINT, then drains it. A second signal stops at once.
+/// Runs a gateway until SIGTERM or SIGINT, then drains it. A second signal stops at once. Fails when a part of it
+/// panicked that others rely on: what is durable is all that is known to be right, and the next start goes on from
+/// there.
 pub async fn serve(config: Config) -> anyhow::Result<()> {
     let mut signals = crate::shutdown::Signals::listen()?;
     let app = tokio::select! {
@@ -280,7 +286,10 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         () = signals.next() => return Ok(()),
     };
     greet(app.public_url(), app.first_token());
-    signals.next().await;
+    tokio::select! {
+        () = signals.next() => (),
+        () = app.failed() => bail!("a part of the gateway panicked; its message is above — start it again: agents work on, and nothing is lost"),
+    }
     info!("Draining; a second signal stops at once");
     tokio::select! {
         () = app.shutdown() => info!("Drained"),
@@ -308,13 +317,19 @@ fn greet(public_url: &str, first_token: Option<&ApiToken>) {
 }
 
 /// Starts what the orchestrator does on its own until shutdown.
-fn keep_on(orchestrator: &Orchestrator, retention_days: u64) {
+fn keep_on(orchestrator: &Orchestrator, retention_days: u64, failed: &CancellationToken) {
     let keeper = orchestrator.clone();
-    spawn(async move { keeper.keep_up().await });
+    spawn(async move { keeper.keep_up().await }, failed);
     let leases = orchestrator.clone();
-    spawn(async move { leases.keep_leases().await });
+    spawn(async move { leases.keep_leases().await }, failed);
     let (house, retention) = (orchestrator.clone(), Duration::from_secs(retention_days.saturating_mul(86_400)));
-    spawn(async move { house.keep_house(retention).await });
+    spawn(async move { house.keep_house(retention).await }, failed);
+}
+
+/// The profiles by their ids.
+fn profiles(config: &Config) -> BTreeMap<ProfileId, Arc<ProfileConfig>> {
+    let by_slug = config.profiles.iter();
+    by_slug.map(|(slug, profile)| (ProfileId::from_slug(slug), Arc::new(profile.clone()))).collect()
 }
 
 /// Takes the port that `key` names, and says where it is.
@@ -344,11 +359,25 @@ async fn runtime(config: &Config, dir: &Path, instance: &str, node: &str) -> any
     }
 }
 
-/// Runs a part that lives as long as the gateway; shutdown ends it.
-fn spawn<F>(future: F) -> JoinHandle<F::Output>
-where
-    F: Future + Send + 'static,
-    F::Output: Send + 'static,
-{
-    tokio::spawn(future)
+/// Runs a part that lives as long as the gateway; shutdown ends it. If it panics, `failed` is cancelled.
+fn spawn(part: impl Future<Output = ()> + Send + 'static, failed: &CancellationToken) -> JoinHandle<()> {
+    let panicked = failed.clone().drop_guard();
+    tokio::spawn(async move {
+        part.await;
+        panicked.disarm();
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_part_that_panics_fails_the_gateway_and_one_that_ends_does_not() {
+        let failed = CancellationToken::new();
+        spawn(async {}, &failed).await.unwrap();
+        assert!(!failed.is_cancelled());
+        assert!(spawn(async { panic!("for the test") }, &failed).await.is_err());
+        assert!(failed.is_cancelled());
+    }
 }

@@ -36,7 +36,7 @@ use crate::auth::api_token::hex;
 use crate::config::{LimitsConfig, ProfileConfig};
 use crate::database::DatabaseError;
 use crate::domain::{
-    AskId, Clock, Mode, ProfileId, Seq, SessionId, SessionStatus, TaskId, TaskState, Timestamp, UserId,
+    AskId, Clock, ContainerId, Mode, ProfileId, Seq, SessionId, SessionStatus, TaskId, TaskState, Timestamp, UserId,
 };
 use crate::hub::Hub;
 use crate::journal::{IdempotencyKey, NewSession};
@@ -53,6 +53,10 @@ use crate::store::{SessionRecord, Store, TaskRecord};
 const INBOX: usize = 64;
 /// How long a claimed session stays this gateway's without a sign of life.
 pub const LEASE: Duration = Duration::from_secs(15);
+
+/// How often it is looked for work that other gateways left, and for boxes that nobody has.
+const LOOK_FOR_WORK: Duration = Duration::from_secs(1);
+const LOOK_FOR_BOXES: Duration = Duration::from_secs(5);
 
 /// How long after a session was lost it is taken up again.
 const TAKE_UP_AFTER: Duration = Duration::from_secs(1);
@@ -466,32 +470,51 @@ impl Orchestrator {
     }
 
     /// Goes on where gateways stopped: sessions of this one, whatever they have, and those that another one
-    /// has given up. Of the boxes that were `found` before anything was started, those that this gateway
-    /// started for no session are taken away.
+    /// has given up. `found` are the boxes that were there before anything was started.
     pub async fn recover(&self, found: Vec<FoundBox>) -> Result<(), DatabaseError> {
-        for abandoned in &found {
-            let container_id = abandoned.container_id;
-            if abandoned.node == self.parts.node
-                && self.parts.store.session_of(container_id).await?.is_none()
-                && let Err(error) = self.parts.pool.remove(container_id).await
-            {
-                warn!(container.id = %container_id, %error, "The box `{container_id}`, which nobody needs, can't be taken away");
-            }
-        }
-        self.take_up(&found).await
+        self.parts.store.renew_leases(&self.parts.node, LEASE).await?;
+        self.take_up_work().await?;
+        self.look_through(found).await
     }
 
-    /// Takes up the sessions with work, or with a box, that this gateway owns or whose owner is gone.
-    async fn take_up(&self, boxes: &[FoundBox]) -> Result<(), DatabaseError> {
-        let mut sessions = self.parts.store.sessions_with_work(&self.parts.node).await?;
-        for found in boxes {
-            if let Some(owned) = self.parts.store.session_of(found.container_id).await?
-                && (owned.node == self.parts.node || owned.is_free)
-                && !sessions.contains(&owned.session)
-            {
-                sessions.push(owned.session);
+    /// Takes up the sessions with work that this gateway owns or whose owner is gone.
+    async fn take_up_work(&self) -> Result<(), DatabaseError> {
+        let sessions = self.parts.store.sessions_with_work(&self.parts.node).await?;
+        self.take_up(sessions);
+        Ok(())
+    }
+
+    /// Takes up the sessions that live in these boxes, if this gateway owns them or their owner is gone, and takes
+    /// the boxes away that nobody has.
+    async fn look_through(&self, boxes: Vec<FoundBox>) -> Result<(), DatabaseError> {
+        let mut sessions = Vec::new();
+        for FoundBox { container_id, node, .. } in boxes {
+            match self.parts.store.session_of(container_id).await? {
+                Some(owned) if owned.node == self.parts.node || owned.is_free => sessions.push(owned.session),
+                None if self.is_nobodys(container_id, &node).await? => {
+                    info!(container.id = %container_id, "The box `{container_id}` is nobody's and goes");
+                    if let Err(error) = self.parts.pool.remove(container_id).await {
+                        warn!(container.id = %container_id, %error, "The box `{container_id}` can't be taken away: {error}");
+                    }
+                }
+                Some(_) | None => (),
             }
         }
+        self.take_up(sessions);
+        Ok(())
+    }
+
+    /// Whether a box that no session lives in is not somebody's all the same: being started, kept warm, or just
+    /// being taken away.
+    async fn is_nobodys(&self, container_id: ContainerId, node: &str) -> Result<bool, DatabaseError> {
+        if node == self.parts.node {
+            return Ok(!self.parts.pool.holds(container_id));
+        }
+        self.parts.store.is_gone(node).await
+    }
+
+    /// Has sessions taken up that are not at work here.
+    fn take_up(&self, mut sessions: Vec<SessionId>) {
         sessions.retain(|session| !self.is_at_work(*session));
         if !sessions.is_empty() {
             info!("Taking up {} sessions", sessions.len());
@@ -501,26 +524,24 @@ impl Orchestrator {
                 warn!(session.id = %session, "Session `{session}` could not be taken up: {refusal}");
             }
         }
-        Ok(())
     }
 
     /// Takes up, again and again until shutdown, what other gateways leave behind.
     pub async fn keep_up(&self) {
-        let mut ticks = tokio::time::interval(LEASE / 3);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let (mut work, mut boxes) = (interval(LOOK_FOR_WORK), interval(LOOK_FOR_BOXES));
         loop {
-            tokio::select! {
-                _ = ticks.tick() => (),
+            let looked = tokio::select! {
+                _ = work.tick() => self.take_up_work().await,
+                _ = boxes.tick() => match self.parts.pool.boxes().await {
+                    Ok(found) => self.look_through(found).await,
+                    Err(error) => {
+                        warn!(%error, "The boxes can't be looked through: {error}");
+                        Ok(())
+                    }
+                },
                 () = self.parts.soft.cancelled() => return,
-            }
-            let boxes = match self.parts.pool.boxes().await {
-                Ok(boxes) => boxes,
-                Err(error) => {
-                    warn!(%error, "The boxes can't be looked through: {error}");
-                    Vec::new()
-                }
             };
-            if let Err(error) = self.take_up(&boxes).await {
+            if let Err(error) = looked {
                 warn!(%error, "What other gateways left can't be looked for: {error}");
             }
         }
@@ -546,8 +567,7 @@ impl Orchestrator {
 
     /// Renews this gateway's leases until shutdown.
     pub async fn keep_leases(&self) {
-        let mut ticks = tokio::time::interval(LEASE / 3);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut ticks = interval(LEASE / 3);
         loop {
             tokio::select! {
                 _ = ticks.tick() => (),
@@ -672,6 +692,13 @@ impl Orchestrator {
     fn new_session(&self, who: &Principal, profile: ProfileId, mode: Mode, title: Option<String>) -> NewSession {
         NewSession { user: who.user.clone(), profile, mode, title, node: self.parts.node.clone(), lease: LEASE }
     }
+}
+
+/// Ticks; one that comes late puts off the next.
+fn interval(every: Duration) -> tokio::time::Interval {
+    let mut ticks = tokio::time::interval(every);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    ticks
 }
 
 /// What the worker says. A worker that ends without a word lost its session to the journal's refusal.

@@ -64,6 +64,10 @@ pub struct TaskFilter {
     pub before: Option<TaskId>,
 }
 
+/// After how long without a sign of life a gateway's boxes without sessions are for others to take away: longer
+/// than its way to the database is away by accident.
+pub const GONE_AFTER: Duration = Duration::from_mins(10);
+
 const SESSION: &str = "SELECT id, user_id, profile_id, mode, title, status, container_id, spool_id, spool_record, run_state, last_seq, input_tokens, \
                        output_tokens, cost_usd, created_at, updated_at FROM sessions WHERE id = $1";
 
@@ -253,7 +257,7 @@ impl Store {
         Ok(Some((row.read()?, Epoch(epoch))))
     }
 
-    /// Prolongs the leases of `node` that have not been given up.
+    /// Says that `node` is there, and prolongs those of its leases that have not been given up.
     pub async fn renew_leases(&self, node: &str, lease: Duration) -> Result<(), DatabaseError> {
         let mut transaction = self.database.begin().await?;
         // On Postgres in id order, as the journal locks them: no deadlock.
@@ -267,7 +271,26 @@ impl Store {
             }
         };
         execute!(transaction.on(), statement, node, milliseconds(lease))?;
+        execute!(
+            transaction.on(),
+            "INSERT INTO nodes (node, seen_at) VALUES ($1, (SELECT now FROM clock))
+             ON CONFLICT (node) DO UPDATE SET seen_at = excluded.seen_at",
+            node
+        )?;
         transaction.commit().await
+    }
+
+    /// Whether a gateway has not been there for so long that it is not expected back: [`GONE_AFTER`].
+    pub async fn is_gone(&self, node: &str) -> Result<bool, DatabaseError> {
+        let mut connection = self.database.read().await?;
+        let row = fetch_optional!(
+            connection.on(),
+            (bool,),
+            "SELECT seen_at + $2 <= (SELECT now FROM clock) FROM nodes WHERE node = $1",
+            node,
+            milliseconds(GONE_AFTER)
+        )?;
+        Ok(row.is_some_and(|(gone,)| gone))
     }
 
     /// Gives a session up, so that any gateway may take it, unless it has been claimed anew.

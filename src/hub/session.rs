@@ -15,6 +15,8 @@ use crate::protocol::Event;
 const WINDOW_KIB: u32 = 2_048;
 /// What an append counts at least: 64 small ones fill the window.
 const LEAST_KIB: u32 = 32;
+/// What an event counts at least: the database's work is by rows too, and others wait for it.
+const LEAST_EVENT_KIB: usize = 1;
 
 /// A session that this gateway writes. Owned by one task.
 pub struct Session {
@@ -121,7 +123,8 @@ impl Session {
             frames.push(event.encode(head, at, self.id, task));
         }
         let bytes: usize = frames.iter().map(|frame| frame.frame.len()).sum();
-        let share = u32::try_from(bytes >> 10).unwrap_or(WINDOW_KIB).clamp(LEAST_KIB, WINDOW_KIB);
+        let share = (bytes >> 10).max(frames.len() * LEAST_EVENT_KIB);
+        let share = u32::try_from(share).unwrap_or(WINDOW_KIB).clamp(LEAST_KIB, WINDOW_KIB);
         let share = Arc::clone(&self.window).acquire_many_owned(share).await.map_err(|_| JournalClosed)?;
         let place = self.journal.reserve().await?;
         self.head = head;

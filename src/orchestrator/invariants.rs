@@ -99,10 +99,10 @@ impl TurnShape {
         }
     }
 
-    /// Takes in what was said before a restart: `events` of `task` as they were stored, the agent's names of
-    /// the tool calls that were open (behind what viewers know them by), and the questions that were.
-    pub fn restore(&mut self, task: TaskId, events: &[StoredEvent], tools: &[(String, String)], asks: Vec<OpenAsk>) {
-        let mut open: Vec<OpenTool> = Vec::new();
+    /// Takes in what was said before a restart: `events` of `task` as they were stored, those that follow in
+    /// further calls, and the agent's names of the tool calls that are open at their end (behind what viewers know
+    /// them by).
+    pub fn restore(&mut self, task: TaskId, events: &[StoredEvent], tools: &[(String, String)]) {
         for event in events {
             let Ok(said) = serde_json::from_str::<Said>(&event.frame) else { continue };
             if said.task_id != Some(task) {
@@ -117,16 +117,19 @@ impl TurnShape {
                     let uses = self.known_ids.entry(agent_id.clone()).or_insert(0);
                     *uses += 1;
                     self.known_ids.insert(said.tool_use_id.clone(), 1);
-                    open.push(OpenTool { agent_id, tool_use_id: said.tool_use_id, tool: said.tool });
+                    self.open_tools.push(OpenTool { agent_id, tool_use_id: said.tool_use_id, tool: said.tool });
                 }
                 "task:tool_result" => {
                     self.parted = true;
-                    open.retain(|tool| tool.tool_use_id != said.tool_use_id);
+                    self.open_tools.retain(|tool| tool.tool_use_id != said.tool_use_id);
                 }
                 _ => (),
             }
         }
-        self.open_tools = open;
+    }
+
+    /// Takes in, after its events, which questions of a task were open before a restart.
+    pub fn restore_asks(&mut self, asks: Vec<OpenAsk>) {
         self.open_asks = asks;
     }
 

@@ -19,7 +19,7 @@ use crate::hub::Receipt;
 use crate::journal::{Effect, TaskEnd};
 use crate::metrics::CountedTask;
 use crate::protocol::client::TaskOptions;
-use crate::protocol::{Answer, Event, StoredEvent};
+use crate::protocol::{Answer, Event};
 use crate::proxy::Metered;
 use crate::store::TaskRecord;
 
@@ -251,6 +251,11 @@ impl RunState {
         serde_json::to_string(self).unwrap_or_default()
     }
 
+    /// The agent's names of the tool calls that are open, behind what viewers know them by.
+    pub(super) fn tools(&self) -> &[(String, String)] {
+        &self.tools
+    }
+
     /// The agent's name of the tool call that puts a question.
     pub(super) fn tool_of(&self, ask: AskId) -> Option<&str> {
         self.asks.iter().find(|(id, _)| *id == ask).map(|(_, tool)| tool.as_str())
@@ -272,12 +277,12 @@ const ANSWERED: usize = 64;
 
 impl Run {
     /// A task whose prompt the agent gets now.
-    pub(super) fn new(task: TaskId, mode: Mode, allowance: Allowance, event_bytes: usize, mut share: Share) -> Self {
+    pub(super) fn new(task: TaskId, mode: Mode, allowance: Allowance, said: TurnShape, mut share: Share) -> Self {
         share.counted.becomes(TaskState::Running);
         let now = Instant::now();
         Self {
             task,
-            shape: TurnShape::new(event_bytes),
+            shape: said,
             cancelling: Vec::new(),
             withdrawn: Vec::new(),
             answered: Vec::new(),
@@ -294,19 +299,16 @@ impl Run {
         }
     }
 
-    /// A task that was at work before: its shape as its events tell it, the rest from its state.
+    /// A task that was at work before: its shape is as its events told it, the rest is in its state.
     pub(super) fn restore(
         task: &TaskRecord,
         allowance: Allowance,
         share: Share,
         state: &RunState,
-        events: &[StoredEvent],
-        open: Vec<OpenAsk>,
-        event_bytes: usize,
+        said: TurnShape,
     ) -> Self {
-        let mut run = Self::new(task.id, task.mode, allowance, event_bytes, share);
-        let asking = !open.is_empty();
-        run.shape.restore(task.id, events, &state.tools, open);
+        let asking = !said.open_asks().is_empty();
+        let mut run = Self::new(task.id, task.mode, allowance, said, share);
         run.worked = Duration::from_millis(state.worked_ms);
         let now = Instant::now();
         run.started = now.checked_sub(Duration::from_millis(state.age_ms)).unwrap_or(now);

@@ -26,6 +26,8 @@ use crate::domain::Epoch;
 
 /// Batches of lines between an agent and its run; full: the spool keeps the rest.
 const OUTPUT_BATCHES: usize = 16;
+/// The most lines in one: what they mean commits as one, and others wait for it.
+const BATCH_LINES: usize = 512;
 /// How long a shim that was just started may take to answer, its agent's start included.
 const START_DEADLINE: Duration = Duration::from_secs(20);
 /// How long a shim may take for what it does at once.
@@ -181,9 +183,13 @@ impl Follower {
                 }
                 continue;
             }
-            let (lines, exit) = sort(records);
-            if !lines.is_empty() && self.output.send(Output::Lines(lines)).await.is_err() {
-                return;
+            let (mut lines, exit) = sort(records);
+            while !lines.is_empty() {
+                let rest = lines.split_off(lines.len().min(BATCH_LINES));
+                if self.output.send(Output::Lines(lines)).await.is_err() {
+                    return;
+                }
+                lines = rest;
             }
             if let Some(exit) = exit {
                 return self.end(exit).await;

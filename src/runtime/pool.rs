@@ -145,6 +145,7 @@ impl Pool {
             return Ok(None);
         };
         let slot = self.shared.take(user.clone()).ok_or(PoolError::Closed)?;
+        self.shared.hold(found.container_id);
         Ok(Some(Lease::new(slot, agent)))
     }
 
@@ -153,7 +154,12 @@ impl Pool {
         self.shared.runtime.boxes().await
     }
 
-    /// Takes a box away that no session has.
+    /// Whether somebody here has this box: it is being started, at work, idle, warm, or being taken away.
+    pub fn holds(&self, container_id: ContainerId) -> bool {
+        self.shared.holds(container_id)
+    }
+
+    /// Takes a box away that nobody has.
     pub async fn remove(&self, container_id: ContainerId) -> Result<(), RuntimeError> {
         self.shared.runtime.remove(container_id).await
     }
@@ -163,7 +169,7 @@ impl Pool {
         let (sender, receiver) = oneshot::channel();
         let shared = Arc::clone(&self.shared);
         self.shared.spawn(async move {
-            let started = shared.runtime.start(&spec).await;
+            let started = shared.start(&spec).await;
             let abandoned = match started.map(|agent| Lease::new(slot, agent)) {
                 Ok(lease) => match sender.send(Ok(lease)) {
                     Ok(()) => false,

@@ -4,16 +4,14 @@ use std::sync::Arc;
 
 use tracing::info;
 
-use super::super::invariants::OpenAsk;
+use super::super::invariants::{OpenAsk, TurnShape};
 use super::super::queue::Waiting;
 use super::super::run::{Allowance, End, Run, RunState, Share, turn};
 use super::super::seat::{Occupant, Seat};
 use super::turns::{continue_id, interrupt_id};
 use super::{Lost, Parts, Refusal, Worker};
 use crate::agent::{self, AgentCommand};
-use crate::domain::{Seq, SessionId};
 use crate::hub::PAGE_EVENTS;
-use crate::protocol::StoredEvent;
 use crate::runtime::pool::Adoption;
 use crate::store::{QuestionRecord, SessionRecord, TaskRecord};
 
@@ -87,14 +85,13 @@ impl Worker {
         state: &RunState,
     ) -> Result<(), Refusal> {
         let state = state.clone().of(task.id);
-        let events = events_between(Arc::clone(&self.parts), record.id, task.prompt_seq, record.last_seq).await?;
+        let mut said = said_before(Arc::clone(&self.parts), record, task, &state).await?;
         let questions = self.parts.store.questions(task.id).await?;
-        let open = open_asks(&questions, &state);
+        said.restore_asks(open_asks(&questions, &state));
         let allowance = Allowance::new(&task.options, &self.profile, &self.parts.limits);
         let share =
             Share { _slot: self.parts.users.run_again(&task.user), counted: self.parts.metrics.task(task.state) };
-        let run = Run::restore(task, allowance, share, &state, &events, open, self.parts.limits.event_bytes);
-        self.run = Some(run);
+        self.run = Some(Run::restore(task, allowance, share, &state, said));
         if self.seat.is_empty() {
             let gone = || End::failed("its container is gone", true);
             let end = state.stopping().cloned().unwrap_or_else(gone);
@@ -124,20 +121,22 @@ impl Worker {
     }
 }
 
-async fn events_between(
+/// What a task's agent has said so far, as the journal has it.
+async fn said_before(
     parts: Arc<Parts>,
-    session: SessionId,
-    after: Seq,
-    until: Seq,
-) -> Result<Vec<StoredEvent>, Refusal> {
-    let (mut events, mut cursor) = (Vec::new(), after);
-    while cursor < until {
-        let page = parts.hub.journal().read_after(session, cursor, PAGE_EVENTS).await?;
+    record: &SessionRecord,
+    task: &TaskRecord,
+    state: &RunState,
+) -> Result<TurnShape, Refusal> {
+    let mut said = TurnShape::new(parts.limits.event_bytes);
+    let mut cursor = task.prompt_seq;
+    while cursor < record.last_seq {
+        let page = parts.hub.journal().read_after(record.id, cursor, PAGE_EVENTS).await?;
         let Some(last) = page.last() else { break };
         cursor = last.seq;
-        events.extend(page);
+        said.restore(task.id, &page, state.tools());
     }
-    Ok(events)
+    Ok(said)
 }
 
 /// The questions without an answer, with the tool calls that put them.

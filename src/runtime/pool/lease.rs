@@ -2,11 +2,9 @@
 
 use std::sync::Arc;
 
-use tokio::sync::oneshot;
-use tracing::warn;
-
-use super::super::{Agent, AgentProcess};
+use super::super::Agent;
 use super::slots::Slot;
+use tokio::sync::oneshot;
 
 /// The box was taken back while its owner had nothing to do: kill it and drop it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -54,9 +52,9 @@ impl Lease {
     pub async fn end(mut self) {
         let Some(slot) = self.slot.take() else { return };
         let (done, ended) = oneshot::channel();
-        let process = Arc::clone(&self.agent.process);
+        let (container_id, process) = (self.agent.container_id, Arc::clone(&self.agent.process));
         slot.shared().spawn(async move {
-            remove(&*process).await;
+            slot.shared().remove(container_id, &*process).await;
             drop(slot);
             let _ = done.send(()); // Nobody may be waiting any more.
         });
@@ -65,24 +63,20 @@ impl Lease {
 
     /// Frees the place and leaves the box as it is: whoever owns its session next takes it over.
     pub fn leave(mut self) {
-        self.slot = None;
+        if let Some(slot) = self.slot.take() {
+            slot.shared().let_go(self.agent.container_id);
+        }
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
         let Some(slot) = self.slot.take() else { return };
-        let process = Arc::clone(&self.agent.process);
+        let (container_id, process) = (self.agent.container_id, Arc::clone(&self.agent.process));
         // The place stays taken until the agent is gone: limits count what runs.
         slot.shared().spawn(async move {
-            remove(&*process).await;
+            slot.shared().remove(container_id, &*process).await;
             drop(slot);
         });
-    }
-}
-
-async fn remove(process: &dyn AgentProcess) {
-    if let Err(error) = process.remove().await {
-        warn!(%error, "A box can't be taken away; the next start of the gateway that made it tries again");
     }
 }

@@ -1,6 +1,6 @@
 //! The right to have a box: getting in line for it, holding it, giving it back.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::runtime::Handle;
@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
 
-use super::super::{Agent, AgentProcess, Runtime};
+use super::super::{Agent, AgentProcess, AgentSpec, Runtime, RuntimeError};
 use super::book::{Decided, State, Taken, Waiting, Warm, is_gone};
 use super::{Evicted, Lease, PoolError, PoolStats};
 use crate::domain::{ContainerId, ProfileId, UserId};
@@ -21,6 +21,8 @@ pub(super) struct Shared {
     /// Ends the keepers of warm boxes.
     pub(super) stop: CancellationToken,
     state: Mutex<State>,
+    /// The boxes that somebody here has, from before their start until after their removal.
+    held: Mutex<HashSet<ContainerId>>,
     changed: watch::Sender<()>,
     tasks: TaskTracker,
     // Leases may be dropped outside of the tokio runtime.
@@ -41,6 +43,7 @@ impl Shared {
             runtime,
             stop: CancellationToken::new(),
             state: Mutex::new(State::new(limit, limit_per_user)),
+            held: Mutex::default(),
             changed: watch::Sender::new(()),
             tasks: TaskTracker::new(),
             handle: Handle::current(),
@@ -136,6 +139,41 @@ impl Shared {
         since
     }
 
+    /// Starts a box, which is held from now on, unless it fails. Not to be broken off.
+    pub(super) async fn start(&self, spec: &AgentSpec) -> Result<Agent, RuntimeError> {
+        self.hold(spec.container_id);
+        let started = self.runtime.start(spec).await;
+        if started.is_err() {
+            self.let_go(spec.container_id);
+        }
+        started
+    }
+
+    /// Takes a box away, which is held no longer. If it can't be taken away now, that is tried again by who looks
+    /// for boxes that nobody has.
+    pub(super) async fn remove(&self, container_id: ContainerId, process: &dyn AgentProcess) {
+        if let Err(error) = process.remove().await {
+            warn!(container.id = %container_id, %error, "The box `{container_id}` can't be taken away now: {error}");
+        }
+        self.let_go(container_id);
+    }
+
+    pub(super) fn hold(&self, container_id: ContainerId) {
+        self.held().insert(container_id);
+    }
+
+    pub(super) fn let_go(&self, container_id: ContainerId) {
+        self.held().remove(&container_id);
+    }
+
+    pub(super) fn holds(&self, container_id: ContainerId) -> bool {
+        self.held().contains(&container_id)
+    }
+
+    fn held(&self) -> MutexGuard<'_, HashSet<ContainerId>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Removes the files of a box that never had an owner.
     pub(super) async fn erase(&self, container_id: ContainerId) {
         if let Err(error) = self.runtime.erase(container_id).await {
@@ -174,9 +212,7 @@ impl Shared {
     fn end_warm(self: &Arc<Self>, agent: Agent) {
         let shared = Arc::clone(self);
         self.spawn(async move {
-            if let Err(error) = agent.process.remove().await {
-                warn!(%error, "The warm box `{}` can't be stopped", agent.container_id);
-            }
+            shared.remove(agent.container_id, &*agent.process).await;
             shared.erase(agent.container_id).await;
             shared.change(|state| state.warm_ending -= 1);
         });

@@ -32,6 +32,7 @@ mod engine;
 mod gateway;
 mod host;
 mod journal;
+mod orphans;
 mod rolling;
 mod soak;
 mod spool;

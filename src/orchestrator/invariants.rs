@@ -128,9 +128,26 @@ impl TurnShape {
         }
     }
 
-    /// Takes in, after its events, which questions of a task were open before a restart.
-    pub fn restore_asks(&mut self, asks: Vec<OpenAsk>) {
+    /// Takes in which tool calls and questions of a task were open before a restart. Enough for text that follows;
+    /// before a tool is heard of, or the end, [`Self::precede`] has to tell of the rest.
+    pub fn restore_open(&mut self, tools: &[(String, String)], asks: Vec<OpenAsk>) {
+        let open = tools.iter().map(|(tool_use_id, agent_id)| OpenTool {
+            agent_id: agent_id.clone(),
+            tool_use_id: tool_use_id.clone(),
+            tool: String::new(),
+        });
+        self.open_tools = open.collect();
         self.open_asks = asks;
+    }
+
+    /// Puts what was said `before` in front of this, which has been text alone so far.
+    pub fn precede(&mut self, before: Self) {
+        let since = std::mem::replace(self, before);
+        if !since.text.is_empty() {
+            self.add_text(&since.text);
+        }
+        self.text_truncated |= since.text_truncated;
+        self.open_asks = since.open_asks;
     }
 
     /// The tool calls without a result: what viewers know each by, and the agent's name for it.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::bill::Bill;
 use super::invariants::{OpenAsk, TurnShape};
@@ -179,10 +180,15 @@ pub(super) struct Share {
     pub(super) counted: CountedTask,
 }
 
+/// What a task's agent said before a restart, being read. Dropped, it is read no further.
+pub(super) type Past = AbortOnDropHandle<TurnShape>;
+
 /// A task at work.
 pub(super) struct Run {
     pub(super) task: TaskId,
     pub(super) shape: TurnShape,
+    /// What was said before a restart, until it is needed: it may be long, and is read meanwhile.
+    pub(super) past: Option<Past>,
     pub(super) cancelling: Vec<CancelReply>,
     /// Questions that the agent took back, to be told with what it says next.
     pub(super) withdrawn: Vec<AskId>,
@@ -277,12 +283,13 @@ const ANSWERED: usize = 64;
 
 impl Run {
     /// A task whose prompt the agent gets now.
-    pub(super) fn new(task: TaskId, mode: Mode, allowance: Allowance, said: TurnShape, mut share: Share) -> Self {
+    pub(super) fn new(task: TaskId, mode: Mode, allowance: Allowance, event_bytes: usize, mut share: Share) -> Self {
         share.counted.becomes(TaskState::Running);
         let now = Instant::now();
         Self {
             task,
-            shape: said,
+            shape: TurnShape::new(event_bytes),
+            past: None,
             cancelling: Vec::new(),
             withdrawn: Vec::new(),
             answered: Vec::new(),
@@ -299,16 +306,20 @@ impl Run {
         }
     }
 
-    /// A task that was at work before: its shape is as its events told it, the rest is in its state.
+    /// A task that was at work before: what it said is read from its events meanwhile, the rest is in its state.
     pub(super) fn restore(
         task: &TaskRecord,
         allowance: Allowance,
         share: Share,
         state: &RunState,
-        said: TurnShape,
+        past: Past,
+        open: Vec<OpenAsk>,
+        event_bytes: usize,
     ) -> Self {
-        let asking = !said.open_asks().is_empty();
-        let mut run = Self::new(task.id, task.mode, allowance, said, share);
+        let asking = !open.is_empty();
+        let mut run = Self::new(task.id, task.mode, allowance, event_bytes, share);
+        run.past = Some(past);
+        run.shape.restore_open(&state.tools, open);
         run.worked = Duration::from_millis(state.worked_ms);
         let now = Instant::now();
         run.started = now.checked_sub(Duration::from_millis(state.age_ms)).unwrap_or(now);

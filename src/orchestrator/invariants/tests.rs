@@ -319,3 +319,51 @@ proptest! {
         );
     }
 }
+
+/// The gateway ends after each event in turn; the next one reads what was said only when a tool is heard of, or at
+/// the end.
+#[test]
+fn a_restart_at_any_place_changes_nothing_of_what_follows() {
+    let said = || {
+        let words = ["one ", "two ", "three ", "four "].map(text);
+        let [one, two, three, four] = words;
+        vec![one, tool_use("a"), tool_use("b"), tool_result("a"), two, three, tool_use("a"), tool_result("b"), four]
+    };
+    let (session, task) = (SessionId::generate(), TaskId::generate());
+    for event_bytes in [LIMIT, 10] {
+        let mut whole = TurnShape::new(event_bytes);
+        let (expected, _) = take_all(&mut whole, said());
+        for restart_after in 0..=said().len() {
+            let (mut before, mut events) = (TurnShape::new(event_bytes), Vec::new());
+            let mut said = said().into_iter();
+            for event in said.by_ref().take(restart_after) {
+                before.take(event, &mut events);
+            }
+            let stored: Vec<_> = (1..)
+                .zip(&events)
+                .map(|(seq, event)| event.encode(Seq(seq), Timestamp(1), session, Some(task)))
+                .collect();
+            let mut past = TurnShape::new(event_bytes);
+            past.restore(task, &stored, &before.open_tools());
+
+            let mut shape = TurnShape::new(event_bytes);
+            shape.restore_open(&before.open_tools(), Vec::new());
+            assert_eq!(shape.open_tools(), before.open_tools());
+            let mut past = Some(past);
+            for event in said {
+                if !matches!(event, AgentEvent::Text(_))
+                    && let Some(past) = past.take()
+                {
+                    shape.precede(past);
+                }
+                shape.take(event, &mut events);
+            }
+            if let Some(past) = past.take() {
+                shape.precede(past);
+            }
+            assert_eq!(frames(&events), expected, "restarted after {restart_after}");
+            assert_eq!(shape.result_text(), whole.result_text(), "restarted after {restart_after}");
+            assert_eq!(shape.open_tools(), whole.open_tools(), "restarted after {restart_after}");
+        }
+    }
+}

@@ -1,8 +1,10 @@
 //! Where an earlier gateway stopped: the session's agent is taken over, its task goes on.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use tracing::info;
+use tokio_util::task::AbortOnDropHandle;
+use tracing::{info, warn};
 
 use super::super::invariants::{OpenAsk, TurnShape};
 use super::super::queue::Waiting;
@@ -11,9 +13,13 @@ use super::super::seat::{Occupant, Seat};
 use super::turns::{continue_id, interrupt_id};
 use super::{Lost, Parts, Refusal, Worker};
 use crate::agent::{self, AgentCommand};
+use crate::domain::Seq;
 use crate::hub::PAGE_EVENTS;
 use crate::runtime::pool::Adoption;
 use crate::store::{QuestionRecord, SessionRecord, TaskRecord};
+
+/// How long between two tries to read what was said.
+const READ_AGAIN: Duration = Duration::from_millis(500);
 
 impl From<Lost> for Refusal {
     fn from(_: Lost) -> Self {
@@ -37,7 +43,7 @@ impl Worker {
             Ok(None) => return Ok(()),
             // The engine may be away: it is tried again.
             Err(error) => {
-                tracing::warn!(session.id = %record.id, %error, "The agent of session `{}` can't be taken over now: {error}", record.id);
+                warn!(session.id = %record.id, %error, "The agent of session `{}` can't be taken over now: {error}", record.id);
                 return Err(Refusal::Interrupted);
             }
         };
@@ -85,13 +91,14 @@ impl Worker {
         state: &RunState,
     ) -> Result<(), Refusal> {
         let state = state.clone().of(task.id);
-        let mut said = said_before(Arc::clone(&self.parts), record, task, &state).await?;
+        let past = said_before(Arc::clone(&self.parts), task.clone(), record.last_seq, state.clone());
+        let past = AbortOnDropHandle::new(tokio::spawn(past));
         let questions = self.parts.store.questions(task.id).await?;
-        said.restore_asks(open_asks(&questions, &state));
+        let open = open_asks(&questions, &state);
         let allowance = Allowance::new(&task.options, &self.profile, &self.parts.limits);
         let share =
             Share { _slot: self.parts.users.run_again(&task.user), counted: self.parts.metrics.task(task.state) };
-        self.run = Some(Run::restore(task, allowance, share, &state, said));
+        self.run = Some(Run::restore(task, allowance, share, &state, past, open, self.parts.limits.event_bytes));
         if self.seat.is_empty() {
             let gone = || End::failed("its container is gone", true);
             let end = state.stopping().cloned().unwrap_or_else(gone);
@@ -99,6 +106,18 @@ impl Worker {
         }
         self.tell_again(task, &state, questions);
         info!(session.id = %record.id, task.id = %task.id, "Task `{}` goes on", task.id);
+        Ok(())
+    }
+
+    /// Waits until it is known what the task at work said before a restart.
+    pub(super) async fn recall(&mut self) -> Result<(), Lost> {
+        let Some(run) = &mut self.run else { return Ok(()) };
+        let Some(past) = run.past.take() else { return Ok(()) };
+        let hard = self.parts.hard.clone();
+        tokio::select! {
+            before = past => run.shape.precede(before.map_err(|_| Lost)?),
+            () = hard.cancelled() => return Err(Lost),
+        }
         Ok(())
     }
 
@@ -121,22 +140,26 @@ impl Worker {
     }
 }
 
-/// What a task's agent has said so far, as the journal has it.
-async fn said_before(
-    parts: Arc<Parts>,
-    record: &SessionRecord,
-    task: &TaskRecord,
-    state: &RunState,
-) -> Result<TurnShape, Refusal> {
+/// What a task's agent had said by the event `until`, as the journal has it.
+async fn said_before(parts: Arc<Parts>, task: TaskRecord, until: Seq, state: RunState) -> TurnShape {
     let mut said = TurnShape::new(parts.limits.event_bytes);
     let mut cursor = task.prompt_seq;
-    while cursor < record.last_seq {
-        let page = parts.hub.journal().read_after(record.id, cursor, PAGE_EVENTS).await?;
+    while cursor < until {
+        let mut page = match parts.hub.journal().read_after(task.session, cursor, PAGE_EVENTS).await {
+            Ok(page) => page,
+            // The database may be away: it is tried again.
+            Err(error) => {
+                warn!(task.id = %task.id, %error, "What task `{}` said before can't be read now: {error}", task.id);
+                tokio::time::sleep(READ_AGAIN).await;
+                continue;
+            }
+        };
+        page.retain(|event| event.seq <= until);
         let Some(last) = page.last() else { break };
         cursor = last.seq;
         said.restore(task.id, &page, state.tools());
     }
-    Ok(said)
+    said
 }
 
 /// The questions without an answer, with the tool calls that put them.

@@ -6,7 +6,7 @@ use serde_json::Value;
 use tokio::sync::oneshot;
 use tracing::{debug, error, info, warn};
 
-use super::super::invariants::{Note, TurnShape};
+use super::super::invariants::Note;
 use super::super::run::{AfterStop, Allowance, Due, End, Run, Share, Step, turn};
 use super::super::seat::{Occupant, Seat, SeatEvent};
 use super::super::users::RunningSlot;
@@ -86,7 +86,7 @@ impl Worker {
         events.extend(turn.system_prompt.clone().map(|prompt| Event::SystemPrompt { prompt }));
         let allowance = Allowance::new(&task.options, &self.profile, &self.parts.limits);
         let share = Share { _slot: slot, counted: task.counted };
-        self.run = Some(Run::new(task.id, task.mode, allowance, TurnShape::new(self.parts.limits.event_bytes), share));
+        self.run = Some(Run::new(task.id, task.mode, allowance, self.parts.limits.event_bytes, share));
         let receipt = self.publish(Some(task.id), &events, vec![Effect::TaskRunning(task.id)]).await?;
         let told = self.tell(&task.id.to_string(), &AgentCommand::Turn(Box::new(turn)), Some(&receipt));
         info!(session.id = %self.session.id(), task.id = %task.id, "Task `{}` runs", task.id);
@@ -257,6 +257,9 @@ impl Worker {
     }
 
     async fn heed(&mut self, event: AgentEvent, events: &mut Vec<Event>) -> Result<(), Lost> {
+        if !matches!(event, AgentEvent::Text(_)) {
+            self.recall().await?;
+        }
         let Some(run) = &mut self.run else {
             debug!(session.id = %self.session.id(), "An idle agent said something; it is not shown");
             return Ok(());
@@ -437,6 +440,7 @@ impl Worker {
                 run.meter(&call);
             }
         }
+        self.recall().await?;
         let mut effects = self.effects_of(&events);
         let Some(mut run) = self.run.take() else { return Ok(()) };
         effects.push(run.end(&end, &mut events));

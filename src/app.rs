@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -29,7 +30,7 @@ use crate::hub::Hub;
 use crate::journal::Journal;
 use crate::metrics::Metrics;
 use crate::node::{Node, make_data_dir};
-use crate::orchestrator::{KeyLocks, Orchestrator, Parts, Users};
+use crate::orchestrator::{KeyLocks, Orchestrator, Parts, RECALLS, Users};
 use crate::proxy::ModelProxy;
 use crate::runtime::Runtime;
 use crate::runtime::docker::DockerRuntime;
@@ -137,6 +138,7 @@ impl App {
             node: node.id().to_owned(),
             clock,
             metrics: Arc::clone(&metrics),
+            recalls: Semaphore::new(RECALLS),
             users: Users::new(config.limits.running_per_user, config.limits.waiting_per_user),
             keys: KeyLocks::default(),
             soft: CancellationToken::new(),

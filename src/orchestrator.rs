@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use sha2::{Digest, Sha256};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
@@ -60,6 +60,8 @@ const LOOK_FOR_BOXES: Duration = Duration::from_secs(5);
 
 /// How long after a session was lost it is taken up again.
 const TAKE_UP_AFTER: Duration = Duration::from_secs(1);
+/// How many read what was said before a restart at a time: those that are being taken up go first.
+pub const RECALLS: usize = 2;
 /// How long between two looks for a commit that is on its way.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
@@ -87,6 +89,8 @@ pub struct Parts {
     pub clock: Arc<Clock>,
     /// Where operators see what happens.
     pub metrics: Arc<Metrics>,
+    /// The right to read on in what was said before a restart: [`RECALLS`] at a time.
+    pub recalls: Semaphore,
     /// What each user has waiting and running.
     pub users: Users,
     /// Submits with the same key go one after the other.

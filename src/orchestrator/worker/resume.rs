@@ -145,6 +145,7 @@ async fn said_before(parts: Arc<Parts>, task: TaskRecord, until: Seq, state: Run
     let mut said = TurnShape::new(parts.limits.event_bytes);
     let mut cursor = task.prompt_seq;
     while cursor < until {
+        let _turn = parts.recalls.acquire().await; // Never closed.
         let mut page = match parts.hub.journal().read_after(task.session, cursor, PAGE_EVENTS).await {
             Ok(page) => page,
             // The database may be away: it is tried again.

@@ -5,6 +5,7 @@
 //! nowhere else (tomorrow that may forward to another gateway).
 
 mod bill;
+mod briefing;
 pub mod invariants;
 mod queue;
 mod refusal;

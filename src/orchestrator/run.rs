@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::bill::Bill;
+use super::briefing;
 use super::invariants::{OpenAsk, TurnShape};
 use super::users::RunningSlot;
 use super::worker::CancelReply;
@@ -45,11 +46,11 @@ pub(super) struct Allowance {
 
 impl Allowance {
     pub(super) fn new(options: &TaskOptions, profile: &ProfileConfig, limits: &LimitsConfig) -> Self {
-        let profile_timeout = if profile.timeout_seconds == 0 { limits.task_seconds } else { profile.timeout_seconds };
+        let profile_timeout = time(profile, limits);
         let profile_budget = (profile.max_budget_usd > 0.0).then_some(profile.max_budget_usd);
         Self {
             // A task may ask for less than its profile grants, never for more.
-            timeout: Duration::from_secs(options.timeout_seconds.unwrap_or(profile_timeout).min(profile_timeout)),
+            timeout: options.timeout_seconds.map_or(profile_timeout, Duration::from_secs).min(profile_timeout),
             ask_timeout: Duration::from_secs(limits.ask_timeout_seconds),
             max_budget_usd: match (options.max_budget_usd, profile_budget) {
                 (Some(task), Some(profile)) => Some(task.min(profile)),
@@ -60,13 +61,20 @@ impl Allowance {
     }
 }
 
-/// The prompt and its settings as the agent gets them.
+/// How long a task of a profile may work.
+fn time(profile: &ProfileConfig, limits: &LimitsConfig) -> Duration {
+    Duration::from_secs(if profile.timeout_seconds == 0 { limits.task_seconds } else { profile.timeout_seconds })
+}
+
+/// The prompt and its settings as an agent that works in the directory `cwd` gets them.
 pub(super) fn turn(
     session: SessionId,
     task: TaskId,
     prompt: String,
     options: &TaskOptions,
     profile: &ProfileConfig,
+    limits: &LimitsConfig,
+    cwd: &str,
 ) -> Turn {
     let filled = |text: &String| (!text.is_empty()).then(|| text.clone());
     let allowed_tools = match (&options.allowed_tools, profile.allowed_tools.is_empty()) {
@@ -81,7 +89,7 @@ pub(super) fn turn(
         session_id: session,
         task_id: task,
         prompt,
-        system_prompt: filled(&profile.system_prompt),
+        system_prompt: briefing::system_prompt(profile, cwd, time(profile, limits)),
         allowed_tools,
         max_turns: match (options.max_turns, (profile.max_turns > 0).then_some(profile.max_turns)) {
             (Some(task), Some(profile)) => Some(task.min(profile)),

@@ -123,7 +123,9 @@ impl Worker {
 
     /// What the agent has been told, or was about to be: it heeds each once.
     fn tell_again(&mut self, task: &TaskRecord, state: &RunState, questions: Vec<QuestionRecord>) {
-        let turn = turn(self.session.id(), task.id, task.prompt.clone(), &task.options, &self.profile);
+        let Some(cwd) = self.seat.occupant().map(|occupant| occupant.lease.agent.cwd.clone()) else { return };
+        let (limits, prompt) = (&self.parts.limits, task.prompt.clone());
+        let turn = turn(self.session.id(), task.id, prompt, &task.options, &self.profile, limits, &cwd);
         self.tell(&task.id.to_string(), &AgentCommand::Turn(Box::new(turn)), None);
         for continuation in 1..=state.continuation() {
             self.tell(&continue_id(task.id, continuation), &AgentCommand::Continue, None);

@@ -72,7 +72,8 @@ impl Worker {
     pub(super) async fn begin(&mut self) -> Result<(), Lost> {
         let Some((task, slot)) = self.starting.take() else { return Ok(()) };
         let Some(occupant) = self.seat.occupant() else { return Ok(()) };
-        let turn = turn(self.session.id(), task.id, task.prompt.clone(), &task.options, &self.profile);
+        let (limits, cwd) = (&self.parts.limits, &occupant.lease.agent.cwd);
+        let turn = turn(self.session.id(), task.id, task.prompt.clone(), &task.options, &self.profile, limits, cwd);
         if !occupant.fits(&turn) || !occupant.set_busy() {
             // It was started for turns of another kind, or it ended or its place was given away, a moment ago:
             // start another.

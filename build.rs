@@ -1,16 +1,31 @@
-//! Builds the shim that runs beside every agent, as a static program that any Linux image can run, so that
-//! the gateway's binary can carry it.
+//! Makes what the gateway's binary carries: the shim that runs beside every agent, as a static program that any
+//! Linux image can run, and the dashboard's built files with their compressed bytes.
 
-use std::path::PathBuf;
+use std::fmt::Write as _;
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use flate2::Compression;
+use flate2::write::GzEncoder;
+
 fn main() {
+    let out = PathBuf::from(variable("OUT_DIR"));
+    build_shim(&out);
+    pack_dashboard(&out);
+}
+
+fn variable(name: &str) -> String {
+    std::env::var(name).unwrap_or_else(|_| panic!("cargo sets {name}"))
+}
+
+fn build_shim(out: &Path) {
     println!("cargo:rerun-if-changed=shim");
     println!("cargo:rerun-if-changed=Cargo.lock");
-    let variable = |name: &str| std::env::var(name).unwrap_or_else(|_| panic!("cargo sets {name}"));
     // An explicit target: only then do the flags not reach build scripts and macros.
     let target = variable("TARGET");
-    let directory = PathBuf::from(variable("OUT_DIR")).join("shim");
+    let directory = out.join("shim");
     let mut cargo = Command::new(variable("CARGO"));
     cargo
         .args(["build", "--release", "--locked", "--package", "streamgate-shim", "--bin", "streamgate-shim"])
@@ -28,4 +43,34 @@ fn main() {
     let program = directory.join(target).join("release/streamgate-shim");
     // `cargo run` gives it to the program too: not under a name that would be a setting.
     println!("cargo:rustc-env=SHIM_PROGRAM={}", program.display());
+}
+
+/// Writes `dashboard.rs`: a list of `(path, bytes, gzipped bytes)`.
+fn pack_dashboard(out: &Path) {
+    println!("cargo:rerun-if-changed=dashboard/dist");
+    let dist = PathBuf::from(variable("CARGO_MANIFEST_DIR")).join("dashboard/dist");
+    let mut list = String::from("&[\n");
+    for directory in ["", "assets/"] {
+        let files = fs::read_dir(dist.join(directory)).expect("dashboard/dist is part of the repository");
+        let files = files.map(|file| file.expect("dashboard/dist can be read"));
+        let mut files: Vec<_> = files.filter(|file| file.path().is_file()).collect();
+        files.sort_by_key(fs::DirEntry::file_name);
+        for file in files {
+            let name = file.file_name().into_string().expect("names in dashboard/dist are UTF-8");
+            let packed = out.join(format!("{name}.gz"));
+            let bytes = fs::read(file.path()).expect("dashboard/dist can be read");
+            let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+            encoder.write_all(&bytes).expect("memory can be written");
+            fs::write(&packed, encoder.finish().expect("memory can be written")).expect("OUT_DIR can be written");
+            writeln!(
+                list,
+                "({:?}, include_bytes!({:?}), include_bytes!({packed:?})),",
+                format!("{directory}{name}"),
+                file.path()
+            )
+            .expect("a string can be written");
+        }
+    }
+    list.push(']');
+    fs::write(out.join("dashboard.rs"), list).expect("OUT_DIR can be written");
 }

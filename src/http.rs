@@ -65,6 +65,7 @@ pub fn routes(shared: Arc<Shared>) -> Router {
         .layer(RequestBodyLimitLayer::new(frame_bytes));
     Router::new()
         .route("/", get(page::front))
+        .route("/assets/{name}", get(page::asset))
         .route("/v1/stream", get(stream::upgrade))
         .route("/health", get(health::live))
         .route("/health/ready", get(health::ready))

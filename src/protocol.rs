@@ -3,6 +3,7 @@
 //! Used by `connection` and `http` (both doors speak it), by `hub` (events are encoded here once)
 //! and by `chat`. Follows the user's document word for word and docs/protocol.md where that is silent.
 
+pub mod asyncapi;
 pub mod client;
 pub mod error;
 pub mod event;
@@ -27,5 +28,7 @@ pub struct TextLimits {
     pub prompt_bytes: usize,
 }
 
+#[cfg(test)]
+mod conformity;
 #[cfg(test)]
 mod tests;

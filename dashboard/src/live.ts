@@ -46,7 +46,7 @@ const kept = new Map<string, Conversation>();
 const late = signal(false);
 let skew = Infinity;
 let whole: string | null = null;
-let opening = signal(0);
+const opening = signal(0);
 
 /** How much this clock is ahead of the gateway's. */
 export const clockSkew = (): number => (Number.isFinite(skew) ? skew : 0);
@@ -118,7 +118,8 @@ effect(() => {
   }
   const ended = new AbortController();
   conversation.value = kept.get(id) ?? emptyConversation();
-  void follow(id, ended.signal);
+  // What it reads is none of what this depends on.
+  untracked(() => void follow(id, ended.signal));
   const unheard = asked.on("frame", (frame: ServerFrame) => {
     const about = frame.type === "session.replay_start" || frame.type === "session.replay_end" || frame.type === "session.state";
     if (about && frame.session_id === id) take(frame);
@@ -126,8 +127,10 @@ effect(() => {
   return () => {
     ended.abort();
     unheard();
-    flush();
-    keep(id, untracked(() => conversation.value));
+    untracked(() => {
+      flush();
+      keep(id, conversation.value);
+    });
   };
 });
 

@@ -11,6 +11,7 @@ export function Dialog({ title, onClose, children, class: extra = "" }: {
   useEffect(() => { dialog.current?.showModal(); }, []);
   return (
     <dialog ref={dialog} class={`dialog ${extra}`} aria-labelledby={id} onClose={onClose}
+      onKeyDown={(event) => { if (event.key === "Escape") event.stopPropagation(); }}
       onClick={(event) => { if (event.target === dialog.current) dialog.current?.close(); }}>
       <div class="dialog-body">
         <header>

@@ -25,9 +25,6 @@ DOMPurify.addHook("afterSanitizeAttributes", (node) => {
       node.setAttribute("target", "_blank");
       node.setAttribute("rel", "noopener noreferrer nofollow");
       break;
-    case "IMG":
-      showImage(node as HTMLImageElement);
-      break;
     case "INPUT":
       // Task lists only.
       if (node.getAttribute("type") !== "checkbox") return node.remove();
@@ -79,6 +76,7 @@ export function render(source: string): DocumentFragment {
   const fragment = DOMPurify.sanitize(marked.parse(source, { async: false }), {
     ALLOWED_TAGS, ALLOWED_ATTR, ALLOW_DATA_ATTR: false, ALLOW_ARIA_ATTR: false, RETURN_DOM_FRAGMENT: true,
   });
+  for (const image of fragment.querySelectorAll("img")) showImage(image);
   for (const pre of fragment.querySelectorAll("pre")) framed(pre);
   for (const table of fragment.querySelectorAll("table")) scrolling(table);
   return fragment;

@@ -293,3 +293,33 @@ test("a session is made, followed and left", async () => {
   assert.equal(words(seen), "hello");
   assert.deepEqual(await all(task.events()), seen);
 });
+
+test("what has no need of a socket", async () => {
+  const { rest } = open();
+  const { session_id: id, profile_id } = await rest.startSession({ title: "First" });
+  assert.equal(profile_id, "prof_demo");
+  assert.equal((await rest.session(id)).title, "First");
+  assert.equal((await rest.rename(id, "Second")).title, "Second");
+  assert.ok((await rest.sessions({ limit: 1 })).sessions.some(({ session_id }) => session_id === id));
+  assert.deepEqual(await rest.writeFile(id, "notes/a b.txt", "hello"), { created: true });
+  assert.deepEqual(await rest.writeFile(id, "notes/a b.txt", "hello!"), { created: false });
+  assert.deepEqual((await rest.files(id)).files.map(({ path, size }) => [path, size]), [["notes/a b.txt", 6]]);
+  assert.equal(await (await rest.readFile(id, "notes/a b.txt")).text(), "hello!");
+  const { task_id } = await rest.submit({ prompt: "/ask Which? | A | B", session_id: id });
+  for (;;) {
+    const task = await rest.task(task_id);
+    if (task.pending_ask) break;
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+  await rest.answer(task_id, "A");
+  assert.equal((await rest.tasks({ session_id: id })).tasks[0].task_id, task_id);
+  assert.ok(["completed", "cancelled"].includes((await rest.cancel(task_id)).status));
+  assert.ok((await rest.profiles()).profiles.some(({ default: first }) => first));
+  const { token, token_id } = await rest.createToken({ name: "mine" });
+  assert.equal((await open({ token }).rest.tokens()).tokens[0].token_id, token_id);
+  await rest.revokeToken(token_id);
+  assert.match((await rest.health()).version, /^\d+\.\d+\.\d+/);
+  assert.deepEqual(await rest.ready(), { ready: true, storage: true, draining: false });
+  assert.equal(await rest.erase(id), undefined);
+  await assert.rejects(rest.session(id), (error) => error instanceof GatewayError && error.status === 404);
+});

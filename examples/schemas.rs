@@ -6,7 +6,8 @@ use std::path::Path;
 
 fn main() -> std::io::Result<()> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("schemas");
-    let document = streamgate::protocol::asyncapi::document();
-    std::fs::write(directory.join("asyncapi.json"), format!("{document:#}\n"))?;
+    for (name, text) in streamgate::http::documents() {
+        std::fs::write(directory.join(name), text)?;
+    }
     Ok(())
 }

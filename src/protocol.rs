@@ -9,6 +9,7 @@ pub mod error;
 pub mod event;
 pub mod link;
 pub mod reply;
+pub(crate) mod schema;
 
 pub use client::{Answer, ClientFrame, ClientMessage, Fields, ReplayFrom, RequestId, Submit};
 pub use error::{CloseCode, Detail, ErrorCode, ErrorFrame};

@@ -1,7 +1,8 @@
 // The files of the open session's workspace.
 
 import { effect, signal } from "@preact/signals";
-import { listFiles, putFile, readFile, type FileEntry } from "./api";
+import type { FileEntry } from "streamgate";
+import { client, words } from "./gateway";
 import { sessionId } from "./route";
 
 export const filesShown = signal(false);
@@ -17,12 +18,12 @@ export async function refreshFiles(): Promise<void> {
   const request = ++wanted;
   if (!id || !filesShown.value) return;
   try {
-    const listed = await listFiles(id);
+    const listed = (await client().rest.files(id)).files;
     if (request !== wanted) return;
     files.value = listed;
     filesProblem.value = null;
   } catch (error) {
-    if (request === wanted) filesProblem.value = error instanceof Error ? error.message : String(error);
+    if (request === wanted) filesProblem.value = words(error);
   }
 }
 
@@ -39,7 +40,7 @@ export async function uploadFiles(id: string, chosen: readonly File[]): Promise<
   try {
     const names: string[] = [];
     for (const file of chosen) {
-      await putFile(id, file.name, file);
+      await client().rest.writeFile(id, file.name, file);
       names.push(file.name);
     }
     return names;
@@ -54,13 +55,17 @@ export type Preview =
   | { kind: "image"; url: string }
   | { kind: "none"; why: string };
 
+async function read(id: string, path: string): Promise<Blob> {
+  return await (await client().rest.readFile(id, path)).blob();
+}
+
 /** Text beyond this is not shown. */
 const TEXT_BYTES = 200_000;
 const IMAGES = /^image\/(png|jpeg|gif|webp|avif|bmp|svg\+xml)$/;
 
 /** What can be shown of a file. An image's address has to be revoked. */
 export async function preview(id: string, path: string): Promise<Preview> {
-  const blob = await readFile(id, path);
+  const blob = await read(id, path);
   const kind = blob.type.split(";")[0]!;
   if (IMAGES.test(kind)) return { kind: "image", url: URL.createObjectURL(blob) };
   const beginning = new Uint8Array(await blob.slice(0, TEXT_BYTES).arrayBuffer());
@@ -71,7 +76,7 @@ export async function preview(id: string, path: string): Promise<Preview> {
 }
 
 export async function download(id: string, path: string): Promise<void> {
-  const url = URL.createObjectURL(await readFile(id, path));
+  const url = URL.createObjectURL(await read(id, path));
   const link = document.createElement("a");
   link.href = url;
   link.download = path.split("/").at(-1)!;

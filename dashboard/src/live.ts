@@ -3,7 +3,6 @@
 import { computed, effect, signal, untracked } from "@preact/signals";
 import type { Answer, ConnectionState, ServerFrame } from "streamgate";
 import { announce } from "./announce";
-import { readSession } from "./api";
 import { activeTurn, advance, emptyConversation, titleOf, type Conversation, type Frame, type Turn } from "./conversation";
 import { refreshFiles } from "./files";
 import { client, gateway, words } from "./gateway";
@@ -137,7 +136,7 @@ effect(() => {
 async function follow(id: string, signal: AbortSignal): Promise<void> {
   try {
     if (conversation.value.seq === 0 && whole !== id) {
-      const { last_seq } = sessions.value?.find((session) => session.session_id === id) ?? await readSession(id);
+      const { last_seq } = sessions.value?.find((session) => session.session_id === id) ?? await client().rest.session(id);
       if (signal.aborted) return;
       conversation.value = emptyConversation(Math.max(0, last_seq - MOST_EVENTS));
     }
@@ -268,7 +267,7 @@ export async function send(text: string, profileId?: string): Promise<void> {
     setTimeout(forgetIt, 60_000);
   } catch (error) {
     forgetIt();
-    throw new Error(words(error), { cause: error });
+    throw error;
   }
 }
 
@@ -281,8 +280,6 @@ export async function stop(taskId: string): Promise<void> {
   stopping.value = taskId;
   try {
     await client().cancel(taskId);
-  } catch (error) {
-    throw new Error(words(error), { cause: error });
   } finally {
     stopping.value = null;
   }
@@ -290,17 +287,9 @@ export async function stop(taskId: string): Promise<void> {
 
 /** Takes a prompt out of the queue. */
 export async function remove(taskId: string): Promise<void> {
-  try {
-    await client().cancel(taskId);
-  } catch (error) {
-    throw new Error(words(error), { cause: error });
-  }
+  await client().cancel(taskId);
 }
 
 export async function answer(taskId: string, askId: string, given: Answer): Promise<void> {
-  try {
-    await client().answer(taskId, given, askId);
-  } catch (error) {
-    throw new Error(words(error), { cause: error });
-  }
+  await client().answer(taskId, given, askId);
 }

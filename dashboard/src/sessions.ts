@@ -1,13 +1,11 @@
 // The user's sessions, as they are listed.
 
 import { signal } from "@preact/signals";
-import {
-  eraseSession, listProfiles, listSessions, renameSession, sessionsWithTasks, type Profile, type Session,
-} from "./api";
-import { gateway, words } from "./gateway";
+import type { ProfileView, SessionView, TaskState } from "streamgate";
+import { client, gateway, words } from "./gateway";
 import { open, sessionId } from "./route";
 
-export type { Session } from "./api";
+export type Session = SessionView;
 
 export type Work = "working" | "asking" | "queued";
 
@@ -18,15 +16,16 @@ export const listProblem = signal<string | null>(null);
 export const more = signal<string | null>(null);
 /** The sessions that have something to do. */
 export const work = signal<ReadonlyMap<string, Work>>(new Map());
-export const profiles = signal<readonly Profile[]>([]);
+export const profiles = signal<readonly ProfileView[]>([]);
 
 const POLL_MS = 10_000;
+const PAGE = 50;
 
 /** Asks anew. Returns what went wrong. */
 export async function reload(): Promise<unknown> {
   const asked = gateway.value;
   try {
-    const page = await listSessions();
+    const page = await client().rest.sessions({ limit: PAGE });
     // Somebody else may have signed in meanwhile.
     if (asked !== gateway.value) return null;
     merge(page.sessions);
@@ -51,7 +50,7 @@ export async function reload(): Promise<unknown> {
 export async function loadMore(): Promise<void> {
   if (!more.value) return;
   try {
-    const page = await listSessions(more.value);
+    const page = await client().rest.sessions({ limit: PAGE, cursor: more.value });
     merge(page.sessions);
     more.value = page.next_cursor;
   } catch (error) {
@@ -61,18 +60,18 @@ export async function loadMore(): Promise<void> {
 
 export async function loadProfiles(): Promise<void> {
   try {
-    profiles.value = await listProfiles();
+    profiles.value = (await client().rest.profiles()).profiles;
   } catch {
     // There is a default that the gateway knows.
   }
 }
 
 export async function rename(id: string, title: string): Promise<void> {
-  merge([await renameSession(id, title)]);
+  merge([await client().rest.rename(id, title)]);
 }
 
 export async function erase(id: string): Promise<void> {
-  await eraseSession(id);
+  await client().rest.erase(id);
   sessions.value = sessions.value?.filter((session) => session.session_id !== id) ?? null;
   if (sessionId.value === id) open(null);
 }
@@ -84,6 +83,11 @@ export function forget(): void {
   listProblem.value = null;
   work.value = new Map();
   profiles.value = [];
+}
+
+async function sessionsWithTasks(status: TaskState): Promise<string[]> {
+  const { tasks } = await client().rest.tasks({ status, limit: 100 });
+  return tasks.map((task) => task.session_id);
 }
 
 function merge(news: readonly Session[]): void {

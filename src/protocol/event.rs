@@ -186,7 +186,7 @@ pub enum Event {
 
 /// What every session event carries besides its own fields.
 #[derive(Serialize, JsonSchema)]
-pub(super) struct Envelope<'a> {
+pub(crate) struct Envelope<'a> {
     #[schemars(skip)] // Each event says its own.
     r#type: &'static str,
     /// Its place in the session.

@@ -8,12 +8,13 @@ import { compile } from "json-schema-to-typescript";
 const schemas = new URL("../../../schemas/", import.meta.url);
 const target = new URL("../src/protocol.ts", import.meta.url);
 
-const asyncapi = JSON.parse(await readFile(new URL("asyncapi.json", schemas), "utf8"));
+const read = async (name) => JSON.parse(await readFile(new URL(name, schemas), "utf8"));
+const [asyncapi, openapi] = [await read("asyncapi.json"), await read("openapi.json")];
 
-async function types(document) {
-  const definitions = JSON.parse(
-    JSON.stringify(document.components.schemas).replaceAll("#/components/schemas/", "#/definitions/"),
-  );
+async function types() {
+  // What both have is the same.
+  const both = { ...openapi.components.schemas, ...asyncapi.components.schemas };
+  const definitions = JSON.parse(JSON.stringify(both).replaceAll("#/components/schemas/", "#/definitions/"));
   for (const [name, schema] of Object.entries(definitions)) {
     schema.title = name;
     // Types say nothing about what can't go together.
@@ -41,7 +42,7 @@ export const SUBPROTOCOL = ${JSON.stringify(channel["x-subprotocol"])};
 /** The codes that the gateway closes a socket with. */
 export const CLOSE_CODES = ${JSON.stringify(channel["x-close-codes"], null, 2)} as const;
 
-${(await types(asyncapi)).trim()}
+${(await types()).trim()}
 `;
 
 if (process.argv.includes("--check")) {

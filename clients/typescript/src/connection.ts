@@ -154,8 +154,9 @@ export class Connection extends Emitter<Events> {
     this.#heardAt = Date.now();
     this.#refusal = undefined;
     this.#become({ status: "open" });
+    const waiting = [...this.#pending];
     this.emit("open", undefined);
-    for (const [id, pending] of this.#pending) this.#say(id, pending);
+    for (const [id, pending] of waiting) this.#say(id, pending);
   }
 
   #say(id: string, pending: Pending): void {

@@ -5,7 +5,7 @@
 // rereads them from the gateway's journal, a page at a time, when its reader asks for them.
 import type { Connection } from "./connection.ts";
 import { ConnectionError, GatewayError } from "./errors.ts";
-import type { ServerFrame, SessionEvent } from "./protocol.ts";
+import type { EventPage, ServerFrame, SessionEvent } from "./protocol.ts";
 
 /** How far a session's replay is. */
 export interface CatchingUp {
@@ -14,13 +14,6 @@ export interface CatchingUp {
   catchingUp: boolean;
   /** The last event of that history. */
   lastSeq: number;
-}
-
-/** A part of a session's history. */
-export interface HistoryPage {
-  events: SessionEvent[];
-  last_seq: number;
-  next_after_seq: number;
 }
 
 /** Events that wait for a reader, at most. */
@@ -167,11 +160,11 @@ export class Feeds {
   readonly #feeds = new Map<string, Feed>();
   readonly #catchingUp: (told: CatchingUp) => void;
   /** Reads a page of a session's history. */
-  readonly history: (sessionId: string, after: number) => Promise<HistoryPage>;
+  readonly history: (sessionId: string, after: number) => Promise<EventPage>;
 
   constructor(
     connection: Connection,
-    history: (sessionId: string, after: number) => Promise<HistoryPage>,
+    history: (sessionId: string, after: number) => Promise<EventPage>,
     catchingUp: (told: CatchingUp) => void,
   ) {
     this.#connection = connection;

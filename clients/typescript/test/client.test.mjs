@@ -1,6 +1,6 @@
 // The client against the real gateway.
 import assert from "node:assert/strict";
-import { createServer as createNet, connect } from "node:net";
+import { connect, createServer } from "node:net";
 import { after, before, test } from "node:test";
 import { ConnectionError, GatewayError, Streamgate } from "../dist/index.js";
 import { Gateway } from "./gateway.mjs";
@@ -41,6 +41,28 @@ function heard(gate, name, test) {
       resolve(value);
     });
   });
+}
+
+/** A way to the gateway on which `pass` says what comes through of each part that it sends. */
+async function proxied(pass) {
+  const sockets = new Set();
+  const server = createServer((outer) => {
+    const inner = connect(gateway.port, "127.0.0.1");
+    const cut = () => [outer, inner].forEach((side) => side.destroy());
+    for (const side of [outer, inner]) sockets.add(side.on("error", cut).on("close", cut));
+    let parts = 0;
+    outer.pipe(inner);
+    inner.on("data", (data) => {
+      const part = pass(data, ++parts, cut);
+      if (part && !outer.destroyed) outer.write(part);
+    });
+  });
+  await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const close = () => {
+    server.close();
+    for (const socket of sockets) socket.destroy();
+  };
+  return { url: `http://127.0.0.1:${server.address().port}`, close };
 }
 
 test("a prompt streams, from its prompt to its end", async () => {
@@ -185,66 +207,39 @@ test("a prompt that is said while the gateway is away runs once when it is back"
 });
 
 test("what is lost between a prompt and its reply is asked once more", async () => {
-  // Frames of the gateway get lost with the connection right after the prompt has gone.
-  const proxy = createNet({ allowHalfOpen: false }, (socket) => {
-    const inner = connect(gateway.port, "127.0.0.1");
-    socket.on("error", () => inner.destroy());
-    inner.on("error", () => socket.destroy());
-    socket.on("close", () => inner.destroy());
-    inner.on("close", () => socket.destroy());
-    socket.pipe(inner);
-    let frames = 0;
-    inner.on("data", (part) => {
-      frames += 1;
-      // The first part is the answer to the upgrade.
-      if (frames === 2 && cuts > 0) {
-        cuts -= 1;
-        socket.destroy();
-      } else {
-        socket.write(part);
-      }
-    });
-  });
   let cuts = 0;
-  await new Promise((resolve) => proxy.listen(0, "127.0.0.1", resolve));
-  const gate = open({ url: `http://127.0.0.1:${proxy.address().port}`, maxBackoffMs: 100 });
+  // The first part on a connection is the answer to its upgrade.
+  const proxy = await proxied((part, parts, cut) => (parts === 2 && cuts-- > 0 ? cut() : part));
+  const gate = open({ url: proxy.url, maxBackoffMs: 100 });
   cuts = 2;
   const task = await gate.submit("/tokens 50");
   const events = await all(task.events());
   assert.equal(words(events), tokens(50));
   assert.equal(types(events)[0], "user.message");
-  const again = open({ url: `http://127.0.0.1:${proxy.address().port}`, maxBackoffMs: 100 });
+  const again = open({ url: proxy.url, maxBackoffMs: 100 });
   cuts = 2;
   const turn = await again.submit("/tokens 30", { sessionId: task.sessionId });
   const ofTurn = await all(turn.events());
   assert.equal(words(ofTurn), tokens(30));
   assert.equal(types(ofTurn)[0], "user.message");
   assert.equal(words((await gate.rest.events(task.sessionId)).events), tokens(50) + tokens(30), "both ran once");
-  gate.close();
-  again.close();
-  await new Promise((resolve) => proxy.close(resolve));
+  proxy.close();
 });
 
 test("silence is noticed, and the gateway is asked for a sign of life", async () => {
-  const frozen = new Set();
-  const proxy = createNet((socket) => {
-    const inner = connect(gateway.port, "127.0.0.1");
-    const stop = () => [socket, inner].forEach((side) => side.destroy());
-    for (const side of [socket, inner]) side.on("error", stop).on("close", stop);
-    socket.on("data", (part) => inner.write(part));
-    inner.on("data", (part) => frozen.has(inner) || socket.write(part));
-    proxy.inner = inner;
+  let frozen = false;
+  const proxy = await proxied((part, parts) => {
+    if (parts === 1) frozen = false;
+    return frozen ? undefined : part;
   });
-  await new Promise((resolve) => proxy.listen(0, "127.0.0.1", resolve));
-  const gate = open({ url: `http://127.0.0.1:${proxy.address().port}`, heartbeatMs: 300, maxBackoffMs: 100 });
+  const gate = open({ url: proxy.url, heartbeatMs: 300, maxBackoffMs: 100 });
   const pong = heard(gate, "frame", ({ type }) => type === "pong");
   const task = await gate.submit("/say before\n/sleep 2500\n/say after");
   assert.deepEqual((await pong).type, "pong");
-  frozen.add(proxy.inner);
+  frozen = true;
   await heard(gate, "state", ({ status }) => status === "waiting");
   assert.equal(words(await all(task.events())), "beforeafter");
-  gate.close();
-  await new Promise((resolve) => proxy.close(resolve));
+  proxy.close();
 });
 
 test("a reader that is slow holds little and misses nothing", async () => {
@@ -292,4 +287,34 @@ test("a session is made, followed and left", async () => {
   }
   assert.equal(words(seen), "hello");
   assert.deepEqual(await all(task.events()), seen);
+});
+
+test("what has no need of a socket", async () => {
+  const { rest } = open();
+  const { session_id: id, profile_id } = await rest.startSession({ title: "First" });
+  assert.equal(profile_id, "prof_demo");
+  assert.equal((await rest.session(id)).title, "First");
+  assert.equal((await rest.rename(id, "Second")).title, "Second");
+  assert.ok((await rest.sessions({ limit: 1 })).sessions.some(({ session_id }) => session_id === id));
+  assert.deepEqual(await rest.writeFile(id, "notes/a b.txt", "hello"), { created: true });
+  assert.deepEqual(await rest.writeFile(id, "notes/a b.txt", "hello!"), { created: false });
+  assert.deepEqual((await rest.files(id)).files.map(({ path, size }) => [path, size]), [["notes/a b.txt", 6]]);
+  assert.equal(await (await rest.readFile(id, "notes/a b.txt")).text(), "hello!");
+  const { task_id } = await rest.submit({ prompt: "/ask Which? | A | B", session_id: id });
+  for (;;) {
+    const task = await rest.task(task_id);
+    if (task.pending_ask) break;
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+  await rest.answer(task_id, "A");
+  assert.equal((await rest.tasks({ session_id: id })).tasks[0].task_id, task_id);
+  assert.ok(["completed", "cancelled"].includes((await rest.cancel(task_id)).status));
+  assert.ok((await rest.profiles()).profiles.some(({ default: first }) => first));
+  const { token, token_id } = await rest.createToken({ name: "mine" });
+  assert.equal((await open({ token }).rest.tokens()).tokens[0].token_id, token_id);
+  await rest.revokeToken(token_id);
+  assert.match((await rest.health()).version, /^\d+\.\d+\.\d+/);
+  assert.deepEqual(await rest.ready(), { ready: true, storage: true, draining: false });
+  assert.equal(await rest.erase(id), undefined);
+  await assert.rejects(rest.session(id), (error) => error instanceof GatewayError && error.status === 404);
 });

@@ -1,6 +1,7 @@
 import { useId, useState } from "preact/hooks";
 import type { AskSegment } from "../conversation";
 import type { Question } from "streamgate";
+import { words } from "../gateway";
 import { answer } from "../live";
 import { Icon } from "./icon";
 import { memo } from "./memo";
@@ -37,7 +38,7 @@ function AskForm({ ask, taskId }: { ask: AskSegment; taskId: string }) {
     try {
       await answer(taskId, ask.askId, only ? answers[0]![1] : Object.fromEntries(answers));
     } catch (error) {
-      setProblem(error instanceof Error ? error.message : String(error));
+      setProblem(words(error));
       setSending(false);
     }
   }

@@ -6,6 +6,7 @@ import { count, dollars } from "../format";
 import {
   catchingUp, conversation, follows, loadProblem, pending, profiles, remove, reopen, showAll, trouble,
 } from "../live";
+import { words } from "../gateway";
 import { sessionId } from "../route";
 import { sizes } from "../screen";
 import { sessions } from "../sessions";
@@ -222,7 +223,7 @@ function QueueList({ queue }: { queue: readonly Turn[] }) {
         <li key={turn.taskId}>
           <span>{turn.prompt}</span>
           <IconButton icon="close" label={`Remove “${titleOf(turn.prompt ?? "")}” from the queue`}
-            onClick={() => remove(turn.taskId).then(() => setProblem(null), (error: unknown) => setProblem(error instanceof Error ? error.message : String(error)))} />
+            onClick={() => remove(turn.taskId).then(() => setProblem(null), (error: unknown) => setProblem(words(error)))} />
         </li>
       ))}</ol>
       {problem && <p class="problem" role="alert">{problem}</p>}

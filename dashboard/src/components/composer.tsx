@@ -2,6 +2,7 @@ import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { announce } from "../announce";
 import { activeTurn } from "../conversation";
 import { uploadFiles } from "../files";
+import { words } from "../gateway";
 import { conversation, send, stop, stopping } from "../live";
 import { sessionId } from "../route";
 import { sizes } from "../screen";
@@ -51,7 +52,7 @@ export function Composer({ profileId }: { profileId?: string }) {
     } catch (error) {
       // Unless something new has been written meanwhile.
       if ((drafts.get(place) ?? "") === "") write(prompt);
-      setProblem(error instanceof Error ? error.message : String(error));
+      setProblem(words(error));
     } finally {
       setBusy(false);
     }
@@ -66,7 +67,7 @@ export function Composer({ profileId }: { profileId?: string }) {
       write(`${text}${text && !text.endsWith(" ") ? " " : ""}${names.join(" ")} `);
       field.current?.focus();
     } catch (error) {
-      setProblem(error instanceof Error ? error.message : String(error));
+      setProblem(words(error));
     }
   }
 
@@ -94,7 +95,7 @@ export function Composer({ profileId }: { profileId?: string }) {
           <span class="grow" />
           {active && <IconButton icon="stop" label={stopping.value === active.taskId ? "Stopping…" : "Stop"} class="stop"
             disabled={stopping.value === active.taskId}
-            onClick={() => stop(active.taskId).catch((error: unknown) => setProblem(error instanceof Error ? error.message : String(error)))} />}
+            onClick={() => stop(active.taskId).catch((error: unknown) => setProblem(words(error)))} />}
           <button type="submit" class="icon-button send" aria-label={active ? "Add to the queue" : "Send"}
             title={active ? "Add to the queue" : "Send"} disabled={text.trim() === "" || busy}>
             <svg class="icon" viewBox="0 0 24 24" width="20" height="20" aria-hidden="true"><path d="M12 19V5M6 11l6-6 6 6" fill="none" stroke="currentColor" stroke-width="2.2" stroke-linecap="round" stroke-linejoin="round" /></svg>

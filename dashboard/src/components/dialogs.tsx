@@ -1,4 +1,5 @@
 import { useId, useState } from "preact/hooks";
+import { words } from "../gateway";
 import { erase, rename, type Session } from "../sessions";
 import { Dialog } from "./dialog";
 
@@ -16,7 +17,7 @@ function useAction(action: () => Promise<void>, done: () => void) {
       await action();
       done();
     } catch (error) {
-      setProblem(error instanceof Error ? error.message : String(error));
+      setProblem(words(error));
       setBusy(false);
     }
   }

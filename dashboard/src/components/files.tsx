@@ -2,6 +2,7 @@ import { useEffect, useRef, useState } from "preact/hooks";
 import { announce } from "../announce";
 import { download, files, filesProblem, filesShown, preview, refreshFiles, uploadFiles, uploading, type Preview } from "../files";
 import { ago, bytes } from "../format";
+import { words } from "../gateway";
 import { sessionId } from "../route";
 import { now } from "../screen";
 import { Dialog } from "./dialog";
@@ -22,7 +23,7 @@ export function Files() {
     try {
       announce(`Uploaded ${(await uploadFiles(id, [...chosen])).join(", ")}`);
     } catch (error) {
-      setProblem(message(error));
+      setProblem(words(error));
     }
   }
 
@@ -59,7 +60,7 @@ export function Files() {
               <span class="file-facts">{bytes(file.size)} · {ago(file.modified_ms, now.value)}</span>
             </button>
             <IconButton icon="download" label={`Download ${file.path}`}
-              onClick={() => download(id, file.path).catch((error: unknown) => setProblem(message(error)))} />
+              onClick={() => download(id, file.path).catch((error: unknown) => setProblem(words(error)))} />
           </li>
         ))}
       </ul>
@@ -78,7 +79,7 @@ function Viewer({ id, path, onClose }: { id: string; path: string; onClose: () =
       if (loaded.kind === "image") address = loaded.url;
       if (gone && address) URL.revokeObjectURL(address);
       else setContent(loaded);
-    }, (error: unknown) => setProblem(message(error)));
+    }, (error: unknown) => setProblem(words(error)));
     return () => {
       gone = true;
       if (address) URL.revokeObjectURL(address);
@@ -93,14 +94,10 @@ function Viewer({ id, path, onClose }: { id: string; path: string; onClose: () =
       {content?.kind === "text" && content.cut && <p class="hint">This is the beginning: download it for all of it.</p>}
       {content?.kind === "none" && <p class="hint">{content.why}</p>}
       <footer>
-        <button type="button" class="secondary" onClick={() => download(id, path).catch((error: unknown) => setProblem(message(error)))}>
+        <button type="button" class="secondary" onClick={() => download(id, path).catch((error: unknown) => setProblem(words(error)))}>
           <Icon name="download" size={16} /> Download
         </button>
       </footer>
     </Dialog>
   );
-}
-
-function message(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }

@@ -1,5 +1,6 @@
 import { useLayoutEffect, useMemo, useRef } from "preact/hooks";
-import { Pieces, render } from "../markdown";
+import { render } from "../markdown";
+import { Pieces } from "../pieces";
 import { memo } from "./memo";
 
 /** How many times as long as rendering took until it is done again: a long text leaves time for all else. */

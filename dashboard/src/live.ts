@@ -237,15 +237,20 @@ interface Sending {
 const sending = signal<readonly Sending[]>([]);
 let keys = 0;
 
-/** Prompts on their way, until they are in the conversation. */
-export const pending = computed(() => {
+// What is in the conversation has arrived, also if it leaves it again.
+effect(() => {
   const { turns, queue } = conversation.value;
   const there = [...turns.slice(-30), ...queue];
   const isThere = (prompt: Sending) => there.some((turn) => prompt.taskId === null
     ? turn.prompt === prompt.text && !prompt.before.has(turn.taskId)
     : turn.taskId === prompt.taskId);
+  if (sending.value.some(isThere)) sending.value = sending.value.filter((prompt) => !isThere(prompt));
+});
+
+/** Prompts on their way to the open session. */
+export const pending = computed(() => {
   const state = connection.value !== "online" ? "Goes out when the connection is back" : sessionId.value ? "Sending…" : "Starting a session…";
-  return sending.value.filter((prompt) => prompt.sessionId === sessionId.value && !isThere(prompt))
+  return sending.value.filter((prompt) => prompt.sessionId === sessionId.value)
     .map(({ key, text }) => ({ key, text, state }));
 });
 

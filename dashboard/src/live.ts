@@ -17,8 +17,12 @@ const MOST_EVENTS = 20_000;
 const KEPT = 8;
 /** Older than this, an event that comes as a live one says that we are behind. */
 const BEHIND_MS = 2_500;
+/** Events that are asked for at once. */
+const HISTORY_PAGE = 5_000;
 /** A replay of fewer events is over before anybody could read that it goes on. */
 const SHORT_REPLAY = 400;
+/** What has come of a long replay is shown after so long, if there is more to come. */
+const PATIENCE_MS = 1_500;
 
 export const conversation = signal<Conversation>(emptyConversation());
 /** Why the open session can't be shown. */
@@ -43,6 +47,8 @@ export const connection = computed<Connection>(() => {
 
 const kept = new Map<string, Conversation>();
 const late = signal(false);
+/** How much of a long replay has come, from 0 to 1. */
+const replayed = signal<number | null>(null);
 let skew = Infinity;
 let whole: string | null = null;
 const opening = signal(0);
@@ -52,10 +58,7 @@ export const clockSkew = (): number => (Number.isFinite(skew) ? skew : 0);
 
 /** How far a replay is, from 0 to 1; `progress` is `null` where the end is not known. `null`: nothing to catch up with. */
 export const catchingUp = computed<{ progress: number | null } | null>(() => {
-  const { replay, seq } = conversation.value;
-  if (replay && replay.to - replay.from > SHORT_REPLAY) {
-    return { progress: (seq - replay.from) / (replay.to - replay.from) };
-  }
+  if (replayed.value !== null) return { progress: replayed.value };
   return late.value ? { progress: null } : null;
 });
 
@@ -69,9 +72,19 @@ export const agentName = computed(() => {
 
 let waiting: Frame[] = [];
 let scheduled = false;
+/** The long replay that is on its way: the page is made when it has come, not again and again until then. */
+let replay: { from: number; to: number; showAt: number } | null = null;
 
 function take(frame: Frame): void {
   waiting.push(frame);
+  if (frame.type === "session.replay_start" && frame.last_seq - frame.after_seq > SHORT_REPLAY) {
+    replay = { from: frame.after_seq, to: frame.last_seq, showAt: performance.now() + PATIENCE_MS };
+  }
+  if (frame.type === "session.replay_end") replay = null;
+  schedule();
+}
+
+function schedule(): void {
   if (scheduled) return;
   scheduled = true;
   // A page that nobody sees gets no frames of the screen.
@@ -83,7 +96,15 @@ document.addEventListener("visibilitychange", () => { if (waiting.length > 0) fl
 
 function flush(): void {
   scheduled = false;
-  if (waiting.length === 0) return;
+  const last = waiting.at(-1);
+  if (!last) return;
+  if (replay) {
+    if ("seq" in last) replayed.value = (last.seq - replay.from) / (replay.to - replay.from);
+    if (performance.now() < replay.showAt) return schedule();
+    replay.showAt = performance.now() + PATIENCE_MS;
+  } else {
+    replayed.value = null;
+  }
   const frames = waiting;
   waiting = [];
   const before = conversation.value;
@@ -107,6 +128,8 @@ effect(() => {
   const id = sessionId.value;
   void opening.value;
   waiting = [];
+  replay = null;
+  replayed.value = null;
   loadProblem.value = null;
   follows.value = false;
   late.value = false;
@@ -127,6 +150,7 @@ effect(() => {
     ended.abort();
     unheard();
     untracked(() => {
+      replay = null;
       flush();
       keep(id, conversation.value);
     });
@@ -135,11 +159,8 @@ effect(() => {
 
 async function follow(id: string, signal: AbortSignal): Promise<void> {
   try {
-    if (conversation.value.seq === 0 && whole !== id) {
-      const { last_seq } = sessions.value?.find((session) => session.session_id === id) ?? await client().rest.session(id);
-      if (signal.aborted) return;
-      conversation.value = emptyConversation(Math.max(0, last_seq - MOST_EVENTS));
-    }
+    if (conversation.value.seq === 0) await load(id, signal);
+    if (signal.aborted) return;
     for await (const event of client().follow(id, { after: conversation.value.seq, signal })) {
       if (signal.aborted) return;
       take(event);
@@ -147,6 +168,27 @@ async function follow(id: string, signal: AbortSignal): Promise<void> {
   } catch (error) {
     if (!signal.aborted) loadProblem.value = words(error);
   }
+}
+
+/** Loads a long history, more or less: thousands of events at once, where the socket has a frame for each. */
+async function load(id: string, signal: AbortSignal): Promise<void> {
+  try {
+    const { rest } = client();
+    let end = (sessions.value?.find((session) => session.session_id === id) ?? await rest.session(id)).last_seq;
+    const begin = whole === id ? 0 : Math.max(0, end - MOST_EVENTS);
+    let loaded = emptyConversation(begin);
+    while (end - loaded.seq > SHORT_REPLAY && !signal.aborted) {
+      replayed.value = (loaded.seq - begin) / (end - begin);
+      const page = await rest.events(id, { after: loaded.seq, limit: HISTORY_PAGE });
+      loaded = { ...advance(loaded, page.events), seq: page.next_after_seq };
+      end = page.last_seq;
+    }
+    if (signal.aborted) return;
+    conversation.value = loaded;
+  } catch {
+    // The socket replays it, as soon as there is one; or says why not.
+  }
+  if (!signal.aborted) replayed.value = null;
 }
 
 function keep(id: string, seen: Conversation): void {

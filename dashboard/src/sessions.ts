@@ -21,13 +21,21 @@ export const profiles = signal<readonly ProfileView[]>([]);
 const POLL_MS = 10_000;
 const PAGE = 50;
 
+/** How often something was changed from here: an answer from before that is out of date. */
+let changes = 0;
+
 /** Asks anew. Returns what went wrong. */
 export async function reload(): Promise<unknown> {
   const asked = gateway.value;
+  const before = changes;
   try {
     const page = await client().rest.sessions({ limit: PAGE });
     // Somebody else may have signed in meanwhile.
     if (asked !== gateway.value) return null;
+    if (before !== changes) return await reload();
+    // Newest first: what is as new as these but not among them is gone.
+    const oldest = page.next_cursor === null ? "" : page.sessions.at(-1)?.session_id ?? "";
+    sessions.value = sessions.value?.filter((session) => session.session_id < oldest) ?? null;
     merge(page.sessions);
     if (sessions.value!.length <= page.sessions.length) more.value = page.next_cursor;
     const [running, asking, queued] = await Promise.all([
@@ -67,11 +75,14 @@ export async function loadProfiles(): Promise<void> {
 }
 
 export async function rename(id: string, title: string): Promise<void> {
-  merge([await client().rest.rename(id, title)]);
+  const renamed = await client().rest.rename(id, title);
+  changes++;
+  merge([renamed]);
 }
 
 export async function erase(id: string): Promise<void> {
   await client().rest.erase(id);
+  changes++;
   sessions.value = sessions.value?.filter((session) => session.session_id !== id) ?? null;
   if (sessionId.value === id) open(null);
 }

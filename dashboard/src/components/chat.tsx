@@ -108,6 +108,13 @@ function Open() {
   useFollowingTheEnd(scroller, content, sticks);
   useAnnouncements();
   const sent = pending.value;
+  useLayoutEffect(() => {
+    if (sent.length > 0) toEnd();
+  }, [sent.length]);
+  function toEnd(): void {
+    sticks.current = true;
+    scroller.current?.scrollTo({ top: scroller.current.scrollHeight });
+  }
   // With nothing before it, it is as good as begun.
   const next = activeTurn(conversation.value) ? null : queue[0] ?? null;
   const rest = next ? queue.slice(1) : queue;
@@ -115,7 +122,11 @@ function Open() {
   return (
     <>
       <CatchingUp />
-      <div class="scroller" ref={scroller} onClick={copyCode} onScroll={() => {
+      <div class="scroller" ref={scroller} onClick={(event) => {
+        // Who unfolds something wants to see that, not the end.
+        if ((event.target as Element).closest("summary")) sticks.current = false;
+        copyCode(event);
+      }} onScroll={() => {
         const box = scroller.current;
         if (!box) return;
         sticks.current = box.scrollHeight - box.scrollTop - box.clientHeight < 40;
@@ -137,10 +148,7 @@ function Open() {
           {closed !== null && <p class="continuing"><span>{CLOSED[closed] ?? "This session has ended"}</span></p>}
         </div>
       </div>
-      {behind && <button type="button" class="to-end" onClick={() => {
-        sticks.current = true;
-        scroller.current?.scrollTo({ top: scroller.current.scrollHeight });
-      }}><Icon name="down" size={16} /> Latest</button>}
+      {behind && <button type="button" class="to-end" onClick={toEnd}><Icon name="down" size={16} /> Latest</button>}
       <div class="bottom">
         {trouble.value && <p class="problem" role="alert">{trouble.value} <button type="button" class="link" onClick={() => { trouble.value = null; }}>Dismiss</button></p>}
         {rest.length > 0 && <QueueList queue={rest} />}

@@ -8,6 +8,7 @@ test("an answer streams in as Markdown, and the session is called by its first p
   await expect(dashboard.lastTurn.locator(".facts")).toContainText(/ms|s.*in.*out.*\$0/);
   await expect(page.getByRole("heading", { level: 1 })).toHaveText("Plan a trip to *Lisbon*");
   await expect(page.getByRole("button", { name: "Plan a trip to *Lisbon* now" })).toBeVisible();
+  await expect(page.getByText("Untitled session")).toHaveCount(0);
   expect(page.url()).toMatch(/#sess_[0-9a-f]{32}$/);
 
   await page.getByRole("button", { name: "Rename session" }).click();

@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from gateway import Gateway
+from websockets.asyncio.server import ServerConnection, serve
+from websockets.typing import Subprotocol
 
-from streamgate import ConnectionLost, GatewayError, Streamgate
+from streamgate import ConnectionLost, ConnectionState, GatewayError, Streamgate
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 
@@ -197,6 +199,42 @@ class TestClient(unittest.IsolatedAsyncioTestCase):
         self.assertIn("waiting", states)
         await gate.end(task.session_id)
         self.assertEqual([event for event in await followed if "task_id" in event], events)
+
+    async def test_what_a_close_code_asks_for_is_done(self) -> None:
+        # The code, the wait that is told, and the least and the most that is waited; `None`: it is over.
+        for code, told, least, most in [
+            (1001, None, 0.0, 0.5),
+            (1012, 700, 0.7, 1.2),
+            (1013, 1_500, 1.5, 2.0),
+            (4001, None, None, None),
+            (4003, None, None, None),
+            (4099, None, None, None),
+            (4100, 5_000, 5.0, 5.5),
+            (4150, None, 1.0, 1.5),
+            (4200, 40, 0.0, 0.04),
+            (4299, None, 0.0, 0.0),
+        ]:
+            reason = "" if told is None else f'{{"code":"x","retry_after_ms":{told}}}'
+
+            async def close(socket: ServerConnection, code: int = code, reason: str = reason) -> None:
+                await socket.send('{"type":"pong","sessions":{}}')
+                await socket.close(code, reason)
+
+            with self.subTest(code):
+                async with serve(close, "127.0.0.1", 0, subprotocols=[Subprotocol("streamgate.v1")]) as server:
+                    gate = self.open(f"http://127.0.0.1:{next(iter(server.sockets)).getsockname()[1]}")
+                    heard: asyncio.Queue[ConnectionState] = asyncio.Queue()
+                    gate.on("state", heard.put_nowait)
+                    asked = asyncio.create_task(gate.submit("hello"))
+                    while (state := await heard.get()).status not in ("waiting", "closed"):
+                        pass
+                    if least is None or most is None:
+                        self.assertEqual(state.status, "closed")
+                    else:
+                        self.assertTrue(least <= state.retry_in <= most, state)
+                    await gate.close()
+                    with self.assertRaises(ConnectionLost):
+                        await asked
 
     async def test_what_is_lost_between_a_prompt_and_its_reply_is_asked_once_more(self) -> None:
         cuts = 2

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple, Self, TypedDict, Unpack, cast
 
 from .connection import Connection, ConnectionState, Frame, Token
 from .errors import ConnectionLost
-from .feeds import CatchingUp, Feeds, Subscription
+from .feeds import QUEUE, CatchingUp, Feeds, Subscription
 from .protocol import (
     AckFrame,
     Answer,
@@ -161,7 +161,7 @@ class Streamgate:
         return cast(AckFrame, await self._connection.request({"type": "session.end", "session_id": session_id}))
 
     async def _history(self, session_id: str, after: int) -> Any:
-        return await self.rest.events(session_id, after=after)
+        return await self.rest.events(session_id, after=after, limit=QUEUE)
 
     def _heard(self, frame: Frame) -> None:
         self._emit("frame", frame)

@@ -21,6 +21,9 @@ use crate::protocol::schema::{Frames, SCHEMAS, reference, without_nulls};
 use crate::protocol::{ErrorCode, Submit};
 
 const JSON: &str = "application/json";
+/// What can be done with a session.
+const SESSION: &[&str] =
+    &["readSession", "renameSession", "eraseSession", "readEvents", "listFiles", "readFile", "writeFile"];
 
 /// The whole document.
 pub(super) fn document() -> Value {
@@ -64,6 +67,8 @@ fn tasks(api: &mut Api) {
     api.post("/v1/tasks", "submitTask", "Submit a prompt, in a session that is there or in a new one.")
         .body::<Submit>()
         .gives::<AcceptedTask>(StatusCode::ACCEPTED, "Accepted: it can't be lost any more.")
+        .leads_to("/task_id", &["readTask", "cancelTask", "answerTask"])
+        .leads_to("/session_id", SESSION)
         .refuses(&[Code::NotFound, Code::SessionNotFound, Code::SessionClosed, Code::Conflict])
         .refuses(&[Code::RateLimited, Code::QueueFull]);
     api.get("/v1/tasks", "listTasks", "Tasks, newest first, prompts cut short.")
@@ -90,7 +95,9 @@ fn sessions(api: &mut Api) {
     use ErrorCode as Code;
     api.post("/v1/sessions", "startSession", "Start a session. Answers when its container is up.")
         .body::<StartBody>()
+        .optional()
         .gives::<StartedSession>(StatusCode::CREATED, "Started.")
+        .leads_to("/session_id", SESSION)
         .refuses(&[Code::NotFound, Code::SessionClosed, Code::RateLimited, Code::QueueFull, Code::Capacity]);
     api.get("/v1/sessions", "listSessions", "Sessions, newest first.")
         .page()
@@ -152,7 +159,9 @@ fn others(api: &mut Api) {
         .gives::<ProfileList>(StatusCode::OK, "All of them.");
     api.post("/v1/api-tokens", "createToken", "Make a token for oneself, with at most one's own roles.")
         .body::<TokenBody>()
-        .gives::<NewToken>(StatusCode::CREATED, "Made. It is shown once.");
+        .optional()
+        .gives::<NewToken>(StatusCode::CREATED, "Made. It is shown once.")
+        .leads_to("/token_id", &["revokeToken"]);
     api.get("/v1/api-tokens", "listTokens", "One's tokens, newest first.")
         .page()
         .gives::<TokenList>(StatusCode::OK, "A page.");
@@ -335,6 +344,12 @@ impl Operation<'_> {
         self.refuses(&[ErrorCode::InvalidJson, ErrorCode::ValidationFailed, ErrorCode::PayloadTooLarge])
     }
 
+    /// Nothing is as good as an empty object.
+    fn optional(mut self) -> Self {
+        self.described()["requestBody"]["required"] = json!(false);
+        self
+    }
+
     fn bytes(mut self) -> Self {
         self.described()["requestBody"] =
             json!({ "required": true, "content": { "application/octet-stream": { "schema": {} } } });
@@ -345,6 +360,20 @@ impl Operation<'_> {
         let schema = self.api.given.subschema_for::<T>().to_value();
         self.described()["responses"][status.as_str()] =
             json!({ "description": description, "content": { JSON: { "schema": schema } } });
+        self
+    }
+
+    /// What a part of the answer is good for.
+    fn leads_to(mut self, part: &str, operations: &[&str]) -> Self {
+        let responses = self.described()["responses"].as_object_mut().into_iter().flatten();
+        for (_, response) in responses.filter(|(status, _)| status.starts_with('2')) {
+            for operation in operations {
+                response["links"][*operation] = json!({
+                    "operationId": operation,
+                    "parameters": { "id": format!("$response.body#{part}") },
+                });
+            }
+        }
         self
     }
 

@@ -14,7 +14,7 @@ use super::{ApiError, Body, Gateway};
 use crate::auth::Principal;
 use crate::domain::{ContainerId, Mode, ProfileId, Seq, SessionId, SessionStatus, Timestamp, Usage, UserId};
 use crate::protocol::ErrorFrame;
-use crate::protocol::client::NAME_BYTES;
+use crate::protocol::client::{NAME_BYTES, TEXT};
 use crate::protocol::reply::{PendingAsk, TaskSummary};
 use crate::runtime::container_name;
 use crate::store::{SessionFilter, SessionRecord};
@@ -25,7 +25,7 @@ pub(super) struct StartBody {
     /// Which agent; the user's default if absent.
     profile_id: Option<ProfileId>,
     /// What to call the session.
-    #[schemars(length(min = 1, max = NAME_BYTES))]
+    #[schemars(length(min = 1, max = NAME_BYTES), regex(pattern = TEXT))]
     title: Option<String>,
 }
 
@@ -98,7 +98,7 @@ pub(super) struct WholeSession {
 #[schemars(extend("required" = ["title"]))]
 pub(super) struct RenameBody {
     /// `null` takes the title away.
-    #[schemars(length(min = 1, max = NAME_BYTES))]
+    #[schemars(length(min = 1, max = NAME_BYTES), regex(pattern = TEXT))]
     title: Option<String>,
 }
 

@@ -14,19 +14,20 @@ use super::{ApiError, Body, Gateway};
 use crate::auth::Principal;
 use crate::auth::api_token::TokenInfo;
 use crate::domain::{Timestamp, TokenId, UserId};
-use crate::protocol::client::NAME_BYTES;
+use crate::protocol::client::{NAME_BYTES, TEXT};
 use crate::protocol::{ErrorCode, ErrorFrame};
 
 /// A token to be.
 #[derive(JsonSchema)]
 pub(super) struct TokenBody {
     /// What to call it.
-    #[schemars(length(min = 1, max = NAME_BYTES))]
+    #[schemars(length(min = 1, max = NAME_BYTES), regex(pattern = TEXT))]
     name: Option<String>,
     /// What its user may do besides, at most what its maker may: `admin`.
-    #[schemars(length(min = 1, max = NAME_BYTES))]
+    #[schemars(length(min = 1, max = NAME_BYTES), regex(pattern = TEXT))]
     role: Option<String>,
-    /// When it ends; never if absent.
+    /// When it ends, in the future; never if absent.
+    #[schemars(range(min = 1))]
     expires_at: Option<Timestamp>,
 }
 

@@ -13,13 +13,15 @@ use crate::domain::{AskId, Mode, OnBusy, Priority, ProfileId, Seq, SessionId, Ta
 pub const REQUEST_ID_BYTES: usize = 128;
 /// The longest name-like text (title, tool, model, idempotency key), in bytes.
 pub const NAME_BYTES: usize = 256;
+/// What every text consists of.
+pub(crate) const TEXT: &str = r"^[^\u0000]*$";
 /// The most entries of `allowed_tools`.
 pub const ALLOWED_TOOLS: usize = 256;
 
 /// What a client calls one of its frames; echoed in the direct reply.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, JsonSchema)]
 #[serde(transparent)]
-pub struct RequestId(#[schemars(length(min = 1, max = REQUEST_ID_BYTES))] pub String);
+pub struct RequestId(#[schemars(length(min = 1, max = REQUEST_ID_BYTES), regex(pattern = TEXT))] pub String);
 
 impl RequestId {
     /// The `request_id` of a frame that is refused unread, or that is not quite JSON (half an emoji, a
@@ -63,7 +65,7 @@ pub enum ClientFrame {
         /// Which agent; the user's default if absent.
         profile_id: Option<ProfileId>,
         /// What to call the session.
-        #[schemars(length(min = 1, max = NAME_BYTES))]
+        #[schemars(length(min = 1, max = NAME_BYTES), regex(pattern = TEXT))]
         title: Option<String>,
     },
     /// `session.resume`: follow a session, its history first.
@@ -141,10 +143,10 @@ impl ReplayFields {
 #[derive(Clone, Debug, PartialEq, JsonSchema)]
 pub struct Submit {
     /// What the user wants.
-    #[schemars(length(min = 1))]
+    #[schemars(length(min = 1), regex(pattern = TEXT))]
     pub prompt: String,
     /// A turn of a conversation, or alone.
-    #[schemars(default)]
+    #[schemars(with = "Option<Mode>", extend("default" = Mode::default()))]
     pub mode: Mode,
     /// Which agent; the session's or the user's default if absent.
     pub profile_id: Option<ProfileId>,
@@ -154,13 +156,13 @@ pub struct Submit {
     #[schemars(flatten)]
     pub options: TaskOptions,
     /// Its place in line.
-    #[schemars(default)]
+    #[schemars(with = "Option<Priority>", extend("default" = Priority::default()))]
     pub priority: Priority,
     /// Makes a repeat harmless.
-    #[schemars(length(min = 1, max = NAME_BYTES))]
+    #[schemars(length(min = 1, max = NAME_BYTES), regex(pattern = TEXT))]
     pub idempotency_key: Option<String>,
     /// What to do when the session is at work.
-    #[schemars(default)]
+    #[schemars(with = "Option<OnBusy>", extend("default" = OnBusy::default()))]
     pub on_busy: OnBusy,
 }
 
@@ -181,7 +183,7 @@ pub struct TaskOptions {
     pub max_budget_usd: Option<f64>,
     /// Which model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = NAME_BYTES))]
+    #[schemars(length(min = 1, max = NAME_BYTES), regex(pattern = TEXT))]
     pub model: Option<String>,
     /// Working time, questions excluded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -194,8 +196,12 @@ pub struct TaskOptions {
 #[serde(untagged)]
 pub enum Answer {
     /// For one question, or the first of several.
-    Text(String),
+    Text(#[schemars(regex(pattern = TEXT))] String),
     /// Question → answer.
+    #[schemars(extend(
+        "propertyNames" = { "pattern": TEXT },
+        "additionalProperties" = { "type": "string", "pattern": TEXT },
+    ))]
     PerQuestion(BTreeMap<String, String>),
 }
 

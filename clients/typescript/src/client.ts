@@ -2,7 +2,7 @@
 import { Connection, type ConnectionState, type Reply } from "./connection.ts";
 import { Emitter } from "./emitter.ts";
 import { ConnectionError } from "./errors.ts";
-import { Feeds, type CatchingUp, type Subscription } from "./feeds.ts";
+import { Feeds, QUEUE, type CatchingUp, type Subscription } from "./feeds.ts";
 import type {
   AckFrame,
   Answer,
@@ -84,7 +84,7 @@ export class Streamgate {
       heartbeatMs: options.heartbeatMs ?? 25_000,
       maxBackoffMs: options.maxBackoffMs ?? 20_000,
     });
-    const history = (sessionId: string, after: number) => this.rest.events(sessionId, { after });
+    const history = (sessionId: string, after: number) => this.rest.events(sessionId, { after, limit: QUEUE });
     this.#feeds = new Feeds(this.#connection, history, (told) => this.#events.emit("catching_up", told));
     this.#connection.on("state", (state) => this.#events.emit("state", state));
     this.#connection.on("frame", (frame) => {

@@ -214,7 +214,7 @@ export class Connection extends Emitter<Events> {
   /** Doubles, never less than the gateway asked for, and spread out: all its clients lost it at once. */
   #wait(code: number, told: number | undefined): number {
     const failures = Math.max(0, this.#attempt - 1);
-    if (verdictOf(code) === "at once" && failures === 0) return told === undefined ? 0 : told * Math.random();
+    if (verdictOf(code) === "at once" && failures === 0) return Math.round((told ?? 0) * Math.random());
     const backoff = Math.min(this.#options.maxBackoffMs, FIRST_BACKOFF_MS * 2 ** Math.min(failures, 16));
     const least = Math.max(told ?? 0, code >= 4100 && code < 4200 ? LEAST_BACKOFF_41XX_MS : 0);
     return Math.round(least + backoff * Math.random());

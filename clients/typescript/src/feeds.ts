@@ -17,7 +17,7 @@ export interface CatchingUp {
 }
 
 /** Events that wait for a reader, at most. */
-const QUEUE = 4_096;
+export const QUEUE = 4_096;
 const RETRY_MS = 1_000;
 /** What the gateway refuses now and may accept later. */
 const PASSING = ["RATE_LIMITED", "STORAGE_UNAVAILABLE", "INTERNAL_ERROR", "CAPACITY"];

@@ -293,29 +293,17 @@ export type ProfileId3 = string;
  */
 export type SessionId5 = string;
 /**
- * A turn of a conversation, or alone.
- */
-export type Mode2 = "session" | "batch";
-/**
- * What to do when the session is at work.
- */
-export type OnBusy1 = "queue" | "reject" | "interrupt";
-/**
- * Its place in line.
- */
-export type Priority1 = "low" | "normal" | "high";
-/**
  * A moment: Unix milliseconds.
  */
 export type Timestamp4 = number;
 /**
- * How it relates to its session.
+ * How a task relates to its session.
  */
-export type Mode3 = "session" | "batch";
+export type Mode2 = "session" | "batch";
 /**
- * Its place in line.
+ * Which waiting task of a session goes first; equal ones go in order of arrival.
  */
-export type Priority2 = "low" | "normal" | "high";
+export type Priority1 = "low" | "normal" | "high";
 /**
  * A conversation: one journal, one workspace.
  */
@@ -361,9 +349,9 @@ export type Timestamp6 = number;
  */
 export type Seq4 = number;
 /**
- * A conversation, or for one batch task.
+ * How a task relates to its session.
  */
-export type Mode4 = "session" | "batch";
+export type Mode3 = "session" | "batch";
 /**
  * Which kind of agent runs, as `prof_` and a slug (`prof_demo`).
  */
@@ -389,13 +377,13 @@ export type UserId5 = string;
  */
 export type Timestamp8 = number;
 /**
- * How it relates to its session.
+ * How a task relates to its session.
  */
-export type Mode5 = "session" | "batch";
+export type Mode4 = "session" | "batch";
 /**
  * Which waiting task of a session goes first; equal ones go in order of arrival.
  */
-export type Priority3 = "low" | "normal" | "high";
+export type Priority2 = "low" | "normal" | "high";
 /**
  * A conversation: one journal, one workspace.
  */
@@ -1384,13 +1372,22 @@ export interface Submit {
    * Model calls before the agent stops and is continued.
    */
   max_turns?: number | null;
-  mode?: Mode2;
+  /**
+   * A turn of a conversation, or alone.
+   */
+  mode?: Mode | null;
   /**
    * Which model.
    */
   model?: string | null;
-  on_busy?: OnBusy1;
-  priority?: Priority1;
+  /**
+   * What to do when the session is at work.
+   */
+  on_busy?: OnBusy | null;
+  /**
+   * Its place in line.
+   */
+  priority?: Priority | null;
   /**
    * Which agent; the session's or the user's default if absent.
    */
@@ -1430,8 +1427,8 @@ export interface TaskView {
    * When it ended.
    */
   ended_at: Timestamp1 | null;
-  mode: Mode3;
-  priority: Priority2;
+  mode: Mode2;
+  priority: Priority1;
   /**
    * What is wanted; its beginning only in lists.
    */
@@ -1533,7 +1530,7 @@ export interface TaskSummary {
  */
 export interface TokenBody {
   /**
-   * When it ends; never if absent.
+   * When it ends, in the future; never if absent.
    */
   expires_at?: Timestamp1 | null;
   /**
@@ -1613,7 +1610,7 @@ export interface WholeSession {
   container_name: string | null;
   created_at: Timestamp6;
   last_seq: Seq4;
-  mode: Mode4;
+  mode: Mode3;
   /**
    * The oldest open question.
    */
@@ -1663,13 +1660,13 @@ export interface WholeTask {
    * When it ended.
    */
   ended_at: Timestamp1 | null;
-  mode: Mode5;
+  mode: Mode4;
   options: TaskOptions1;
   /**
    * Its open question.
    */
   pending_ask: PendingAsk | null;
-  priority: Priority3;
+  priority: Priority2;
   /**
    * What is wanted; its beginning only in lists.
    */
@@ -1765,7 +1762,7 @@ export interface TaskSubmitFrame {
   /**
    * A turn of a conversation, or alone.
    */
-  mode?: Mode & string;
+  mode?: Mode | null;
   /**
    * Which model.
    */
@@ -1773,11 +1770,11 @@ export interface TaskSubmitFrame {
   /**
    * What to do when the session is at work.
    */
-  on_busy?: OnBusy & string;
+  on_busy?: OnBusy | null;
   /**
    * Its place in line.
    */
-  priority?: Priority & string;
+  priority?: Priority | null;
   /**
    * Which agent; the session's or the user's default if absent.
    */
@@ -1825,7 +1822,7 @@ export interface SessionTurnFrame {
   /**
    * A turn of a conversation, or alone.
    */
-  mode?: Mode & string;
+  mode?: Mode | null;
   /**
    * Which model.
    */
@@ -1833,11 +1830,11 @@ export interface SessionTurnFrame {
   /**
    * What to do when the session is at work.
    */
-  on_busy?: OnBusy & string;
+  on_busy?: OnBusy | null;
   /**
    * Its place in line.
    */
-  priority?: Priority & string;
+  priority?: Priority | null;
   /**
    * Which agent; the session's or the user's default if absent.
    */

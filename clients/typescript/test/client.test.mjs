@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { connect, createServer } from "node:net";
 import { after, before, test } from "node:test";
+import { WebSocketServer } from "ws";
 import { ConnectionError, GatewayError, Streamgate } from "../dist/index.js";
 import { Gateway } from "./gateway.mjs";
 
@@ -191,6 +192,59 @@ test("a crash of the gateway in mid-stream loses nothing and doubles nothing", a
   assert.ok(states.includes("waiting") && states.at(-1) === "open", states.join());
   await gate.end(task.sessionId);
   assert.deepEqual((await followed).filter(({ task_id }) => task_id), events);
+});
+
+test("a restart of the gateway in mid-stream is not noticed either", async () => {
+  const gate = open({ maxBackoffMs: 500 });
+  const waits = [];
+  gate.on("state", (state) => state.status === "waiting" && waits.push(state.why));
+  const task = await gate.submit("/tokens 200 10");
+  const events = [];
+  let restarted;
+  for await (const event of task.events()) {
+    events.push(event);
+    if (words(events).endsWith("t50 ")) restarted = gateway.drain().then(() => gateway.run());
+  }
+  await restarted;
+  assert.equal(words(events), tokens(200));
+  assert.equal(waits[0], "restart");
+});
+
+test("what a close code asks for is done", async () => {
+  const reason = (code, wait) => JSON.stringify({ code, retry_after_ms: wait });
+  // The code, what is told of it, and the least and the most that is waited; no number: it is over.
+  for (const [code, told, least, most] of [
+    [1001, "", 0, 500],
+    [1012, reason("restart", 700), 700, 1_200],
+    [1013, reason("try_later", 1_500), 1_500, 2_000],
+    [4001, reason("unauthorized"), undefined, undefined],
+    [4003, reason("origin_refused"), undefined, undefined],
+    [4099, "", undefined, undefined],
+    [4100, reason("flooding", 5_000), 5_000, 5_500],
+    [4150, "", 1_000, 1_500],
+    [4200, reason("max_age", 40), 0, 40],
+    [4299, "", 0, 0],
+  ]) {
+    const server = new WebSocketServer({ port: 0, host: "127.0.0.1", handleProtocols: () => "streamgate.v1" });
+    await new Promise((resolve) => server.once("listening", resolve));
+    server.once("connection", (socket) => {
+      socket.send('{"type":"pong","sessions":{}}');
+      socket.close(code, told);
+    });
+    const gate = open({ url: `http://127.0.0.1:${server.address().port}` });
+    const next = heard(gate, "state", ({ status }) => status === "waiting" || status === "closed");
+    const asked = gate.submit("hello").catch((error) => error);
+    const { status, retryInMs } = await next;
+    if (least === undefined) {
+      assert.equal(status, "closed", `${code}`);
+      assert.ok((await asked) instanceof ConnectionError);
+    } else {
+      assert.ok(retryInMs >= least && retryInMs <= most, `${code}: ${retryInMs}`);
+    }
+    gate.close();
+    server.close();
+    for (const client of server.clients) client.terminate();
+  }
 });
 
 test("a prompt that is said while the gateway is away runs once when it is back", async () => {

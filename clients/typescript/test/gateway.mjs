@@ -50,6 +50,12 @@ export class Gateway {
     await this.ended;
   }
 
+  /** Ends the process as an update does: clients are told to come back. */
+  async drain() {
+    this.child.kill("SIGTERM");
+    await this.ended;
+  }
+
   /** Ends it and all that it left, and takes its data away. */
   async stop() {
     await this.kill();

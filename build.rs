@@ -1,9 +1,8 @@
 //! Makes what the gateway's binary carries: the shim that runs beside every agent, as a static program that any
 //! Linux image can run, and the dashboard's built files with their compressed bytes.
 
-use std::fmt::Write as _;
-use std::fs;
-use std::io::Write as _;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -13,7 +12,7 @@ use flate2::write::GzEncoder;
 fn main() {
     let out = PathBuf::from(variable("OUT_DIR"));
     build_shim(&out);
-    pack_dashboard(&out);
+    pack_dashboard(&out).unwrap_or_else(|error| panic!("dashboard/dist can't be packed: {error}"));
 }
 
 fn variable(name: &str) -> String {
@@ -46,31 +45,25 @@ fn build_shim(out: &Path) {
 }
 
 /// Writes `dashboard.rs`: a list of `(path, bytes, gzipped bytes)`.
-fn pack_dashboard(out: &Path) {
+fn pack_dashboard(out: &Path) -> io::Result<()> {
     println!("cargo:rerun-if-changed=dashboard/dist");
     let dist = PathBuf::from(variable("CARGO_MANIFEST_DIR")).join("dashboard/dist");
-    let mut list = String::from("&[\n");
+    let mut list = b"&[\n".to_vec();
     for directory in ["", "assets/"] {
-        let files = fs::read_dir(dist.join(directory)).expect("dashboard/dist is part of the repository");
-        let files = files.map(|file| file.expect("dashboard/dist can be read"));
-        let mut files: Vec<_> = files.filter(|file| file.path().is_file()).collect();
+        let mut files = fs::read_dir(dist.join(directory))?.collect::<Result<Vec<_>, _>>()?;
+        files.retain(|file| file.path().is_file());
         files.sort_by_key(fs::DirEntry::file_name);
         for file in files {
-            let name = file.file_name().into_string().expect("names in dashboard/dist are UTF-8");
+            let name = file.file_name().to_string_lossy().into_owned();
             let packed = out.join(format!("{name}.gz"));
-            let bytes = fs::read(file.path()).expect("dashboard/dist can be read");
-            let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
-            encoder.write_all(&bytes).expect("memory can be written");
-            fs::write(&packed, encoder.finish().expect("memory can be written")).expect("OUT_DIR can be written");
-            writeln!(
-                list,
-                "({:?}, include_bytes!({:?}), include_bytes!({packed:?})),",
-                format!("{directory}{name}"),
-                file.path()
-            )
-            .expect("a string can be written");
+            let mut encoder = GzEncoder::new(File::create(&packed)?, Compression::best());
+            encoder.write_all(&fs::read(file.path())?)?;
+            encoder.finish()?;
+            let path = format!("{directory}{name}");
+            let (plain, packed) = (file.path().display().to_string(), packed.display().to_string());
+            writeln!(list, "({path:?}, include_bytes!({plain:?}), include_bytes!({packed:?})),")?;
         }
     }
-    list.push(']');
-    fs::write(out.join("dashboard.rs"), list).expect("OUT_DIR can be written");
+    list.push(b']');
+    fs::write(out.join("dashboard.rs"), list)
 }

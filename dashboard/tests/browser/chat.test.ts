@@ -1,4 +1,4 @@
-import { expect, test, watch } from "../fixtures";
+import { Dashboard, expect, test, watch } from "../fixtures";
 
 test("an answer streams in as Markdown, and the session is called by its first prompt", async ({ dashboard, page }) => {
   await dashboard.say("# Plan a trip to *Lisbon*\n\n- trains\n- **boats**\n\n```\ncode\n```");
@@ -179,4 +179,38 @@ test("everything is done by keyboard", async ({ dashboard, page }) => {
   await page.keyboard.type("lines");
   await page.keyboard.press("Enter");
   await expect(page.locator(".prompt p").last()).toHaveText("two\nlines");
+});
+
+test("several answers are chosen where the agent takes several", async ({ page, gateway, complaints }) => {
+  watch(page, complaints);
+  // The demo agent asks for one only.
+  await page.routeWebSocket(/\/v1\/stream/, (socket) => {
+    socket.connectToServer().onMessage((message) => socket.send(String(message).replace(/("type":"task:ask_user".*"question":"Which ones\?")/, '$1,"multiSelect":true')));
+  });
+  const dashboard = new Dashboard(page, gateway);
+  await dashboard.signIn();
+  await dashboard.say("/ask Which ones? | Red | Green | Blue");
+  const ask = page.locator(".ask.open");
+  await ask.getByRole("button", { name: "Blue" }).click();
+  await ask.getByRole("button", { name: "Red" }).click();
+  await ask.getByRole("button", { name: "Green" }).click();
+  await ask.getByRole("button", { name: "Green" }).click();
+  await expect(ask.getByRole("button", { name: "Red" })).toHaveAttribute("aria-pressed", "true");
+  await ask.getByLabel("Another answer").fill("Black");
+  await ask.getByRole("button", { name: "Send answer" }).click();
+  await expect(dashboard.answer).toContainText("You chose: Blue, Red, Black.");
+});
+
+test("a long history is all there, and goes on", async ({ dashboard, page, gateway }) => {
+  const { session } = await gateway.task("/tokens 900");
+  await gateway.task("/tokens 900\n/tool echo hello", session);
+  const words = Array.from({ length: 900 }, (_, index) => `t${index + 1}`).join(" ");
+  await dashboard.open(session);
+  await expect(dashboard.turns).toHaveCount(2);
+  for (const turn of await dashboard.turns.all()) await expect(turn.locator(".prose").first()).toHaveText(words);
+  await dashboard.ask("and on");
+  await expect(dashboard.answer).toHaveText("You said: and on");
+  await page.getByRole("button", { name: "New session" }).click();
+  await page.goBack();
+  await expect(dashboard.turns).toHaveCount(3);
 });

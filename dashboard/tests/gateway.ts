@@ -13,10 +13,10 @@ export class Gateway {
   readonly directory = mkdtempSync(join(tmpdir(), "streamgate-dashboard-"));
   private process: ChildProcess | null = null;
 
-  private constructor(readonly port: number, private readonly operators: number) {}
+  private constructor(readonly port: number, private readonly operators: number, private readonly settings: NodeJS.ProcessEnv) {}
 
-  static async start(): Promise<Gateway> {
-    const gateway = new Gateway(await freePort(), await freePort());
+  static async start(settings: NodeJS.ProcessEnv = {}): Promise<Gateway> {
+    const gateway = new Gateway(await freePort(), await freePort(), settings);
     await gateway.run();
     return gateway;
   }
@@ -103,6 +103,7 @@ export class Gateway {
       STREAMGATE_LIMITS__RUNNING_PER_USER: "40",
       STREAMGATE_LIMITS__CONNECTIONS_PER_USER: "100",
       STREAMGATE_DRAIN_NOTICE_SECONDS: "0",
+      ...this.settings,
     };
   }
 

@@ -124,7 +124,7 @@ function flush(): void {
 // What is open is followed.
 
 effect(() => {
-  const asked = gateway.value;
+  const current = gateway.value;
   const id = sessionId.value;
   void opening.value;
   waiting = [];
@@ -134,7 +134,7 @@ effect(() => {
   follows.value = false;
   late.value = false;
   trouble.value = null;
-  if (!asked || !id) {
+  if (!current || !id) {
     conversation.value = emptyConversation();
     return;
   }
@@ -142,7 +142,7 @@ effect(() => {
   conversation.value = kept.get(id) ?? emptyConversation();
   // What it reads is none of what this depends on.
   untracked(() => void follow(id, ended.signal));
-  const unheard = asked.on("frame", (frame: ServerFrame) => {
+  const unheard = current.on("frame", (frame: ServerFrame) => {
     const about = frame.type === "session.replay_start" || frame.type === "session.replay_end" || frame.type === "session.state";
     if (about && frame.session_id === id) take(frame);
   });
@@ -212,23 +212,25 @@ export function showAll(): void {
 }
 
 effect(() => {
-  const asked = gateway.value;
+  const current = gateway.value;
   skew = Infinity;
-  if (!asked) {
+  if (!current) {
     kept.clear();
     socket.value = "idle";
     return;
   }
-  socket.value = asked.state.status;
-  return asked.on("state", ({ status }) => { socket.value = status; });
+  socket.value = "idle";
+  return current.on("state", ({ status }) => {
+    // The first attempt is no loss; a later one is none yet that is over.
+    if (status !== "connecting") socket.value = status;
+  });
 });
 
 let wasOnline = true;
 effect(() => {
-  const isOnline = connection.value === "online" && socket.value === "open";
-  if (isOnline && !wasOnline) announce("Connected again.");
-  if (connection.value !== "online" && wasOnline && untracked(() => gateway.value)) announce("The connection is lost.");
-  wasOnline = connection.value === "online";
+  const isOnline = connection.value === "online";
+  if (isOnline !== wasOnline && untracked(() => gateway.value)) announce(isOnline ? "Connected again." : "The connection is lost.");
+  wasOnline = isOnline;
 });
 
 // What goes on elsewhere on the page follows what happens here.
@@ -276,6 +278,9 @@ interface Sending {
   readonly before: ReadonlySet<string>;
 }
 
+/** The tasks that were asked for here and whose end nobody has been told yet. */
+export const asked = new Set<string>();
+
 const sending = signal<readonly Sending[]>([]);
 let keys = 0;
 
@@ -306,6 +311,7 @@ export async function send(text: string, profileId?: string): Promise<void> {
   const forgetIt = () => { sending.value = sending.value.filter((other) => other.key !== key); };
   try {
     const task = await client().submit(text, id ? { sessionId: id } : profileId ? { profileId } : {});
+    asked.add(task.taskId);
     sending.value = sending.value.map((other) => other.key === key ? { ...other, sessionId: task.sessionId, taskId: task.taskId } : other);
     if (id === null && sessionId.value === null) open(task.sessionId);
     // Its events come with the session's.

@@ -4,7 +4,7 @@ import { activeTurn, openAsk, titleOf, type Turn } from "../conversation";
 import { filesShown } from "../files";
 import { count, dollars } from "../format";
 import {
-  catchingUp, conversation, follows, loadProblem, pending, profiles, remove, reopen, showAll, trouble,
+  asked, catchingUp, conversation, follows, loadProblem, pending, profiles, remove, reopen, showAll, trouble,
 } from "../live";
 import { words } from "../gateway";
 import { sessionId } from "../route";
@@ -182,23 +182,27 @@ function useFollowingTheEnd(
   }, []);
 }
 
-/** Says what a reader of the screen would notice: that it works, asks, and what came of it. */
+/** Says what a reader of the screen would notice: that it works, asks, and what came of it; of history only what was asked here. */
 function useAnnouncements(): void {
-  const active = activeTurn(conversation.value);
-  const ask = openAsk(active);
-  const last = useRef<string | null>(null);
+  const turn = conversation.value.turns.at(-1);
+  const ask = openAsk(activeTurn(conversation.value));
+  /** The turn that is known to be at work, and the last one that is known to have ended. */
+  const told = useRef<string | null>(null);
+  const ended = useRef<string | null>(null);
   const replaying = conversation.value.replay !== null || !follows.value;
   useEffect(() => {
-    if (replaying) return;
-    if (active) {
-      last.current = active.taskId;
+    if (!turn) return;
+    const awaited = !replaying || asked.has(turn.taskId);
+    if (turn.status !== "running") {
+      const isNews = ended.current !== turn.taskId && (awaited || told.current === turn.taskId);
+      ended.current = turn.taskId;
+      asked.delete(turn.taskId);
+      if (isNews) announce(outcome(turn));
+    } else if (awaited && told.current !== turn.taskId) {
+      told.current = turn.taskId;
       announce("The agent is working.");
-      return;
     }
-    const turn = conversation.value.turns.find((other) => other.taskId === last.current);
-    last.current = null;
-    if (turn) announce(outcome(turn));
-  }, [active?.taskId, replaying]);
+  }, [turn?.taskId, turn?.status, replaying]);
   useEffect(() => {
     if (ask && !replaying) announce(`The agent asks: ${ask.questions.map((question) => question.question).join(" ")}`);
   }, [ask?.askId, replaying]);

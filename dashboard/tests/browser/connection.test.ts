@@ -27,7 +27,7 @@ test("two tabs show the same, and what is answered in one is answered in the oth
   await page.getByRole("button", { name: /^\/tokens 60 20/ }).click();
   await expect(other.answer).toContainText(words(60));
   await expect(dashboard.page.locator(".ask.open")).toBeVisible();
-  await page.getByRole("button", { name: "Red" }).click();
+  await page.getByRole("button", { name: "Red", exact: true }).click();
   for (const tab of [dashboard, other]) {
     await expect(tab.answer).toContainText("You chose: Red.");
     await expect(tab.page.locator(".ask.open")).toHaveCount(0);

@@ -11,7 +11,7 @@ test("everything has its place on a phone", async ({ dashboard, page }) => {
   const wider = () => page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
   expect(await wider()).toBeLessThanOrEqual(0);
   expect((await new AxeBuilder({ page }).analyze()).violations.map(({ id }) => id)).toEqual([]);
-  await page.getByRole("button", { name: "Red" }).tap();
+  await page.getByRole("button", { name: "Red", exact: true }).tap();
   await expect(dashboard.answer).toContainText("You chose: Red.");
 
   await page.getByRole("button", { name: "Sessions" }).tap();

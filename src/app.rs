@@ -304,16 +304,15 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
 fn greet(public_url: &str, first_token: Option<&ApiToken>) {
     use std::io::Write;
     let mut out = std::io::stdout().lock();
-    let socket = public_url.replacen("http", "ws", 1);
     let _ = match first_token {
         Some(token) => writeln!(
             out,
-            "\nstreamgate is ready. Connect to\n\n    {socket}/v1/stream?token={token}\n\nor talk to the demo agent from another terminal:\n\n    streamgate chat \"Hello\"        (from a checkout: cargo run --release -- chat \"Hello\")\n",
+            "\nstreamgate is ready. Open\n\n    {public_url}/#token={token}\n\nor talk to the demo agent from another terminal:\n\n    streamgate chat \"Hello\"        (from a checkout: cargo run --release -- chat \"Hello\")\n",
             token = token.reveal(),
         ),
         None => writeln!(
             out,
-            "\nstreamgate is ready at {socket}/v1/stream. Make a token with\n\n    streamgate token create --user me\n",
+            "\nstreamgate is ready at {public_url}/. Make a token with\n\n    streamgate token create --user me\n",
         ),
     }; // Nobody may be reading.
 }

@@ -6,6 +6,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 use uuid::Uuid;
 
@@ -13,8 +14,9 @@ use uuid::Uuid;
 macro_rules! prefixed_id {
     ($(#[$doc:meta])* $name:ident, $prefix:literal) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-        pub struct $name(Uuid);
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, JsonSchema)]
+        #[schemars(extend("pattern" = concat!("^", $prefix, "[0-9a-f]{32}$")))]
+        pub struct $name(#[schemars(with = "String")] Uuid);
 
         impl $name {
             /// What the printed form starts with.
@@ -88,7 +90,7 @@ prefixed_id!(
     AskId, "ask_");
 
 /// Who somebody is: an API token's user or a Better Auth user id. Opaque text.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct UserId(pub String);
 
@@ -99,8 +101,9 @@ impl fmt::Display for UserId {
 }
 
 /// Which kind of agent runs, as `prof_` and a slug (`prof_demo`).
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, JsonSchema)]
 #[serde(transparent)]
+#[schemars(extend("pattern" = "^prof_[A-Za-z0-9_-]{1,64}$"))]
 pub struct ProfileId(String);
 
 impl ProfileId {
@@ -138,8 +141,9 @@ impl fmt::Display for ProfileId {
 }
 
 /// Position of an event within its session: 1 for the first, no gaps; 0 is "before the first".
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema)]
 #[serde(transparent)]
+#[schemars(extend("maximum" = i64::MAX))]
 pub struct Seq(pub u64);
 
 impl Seq {
@@ -173,7 +177,7 @@ impl fmt::Display for Seq {
 pub struct Epoch(pub i64);
 
 /// A moment: Unix milliseconds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct Timestamp(pub i64);
 
@@ -209,7 +213,7 @@ impl Clock {
 macro_rules! word_enum {
     ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
         pub enum $name {
             $($(#[$variant_doc])* #[serde(rename = $word)] $variant,)+
         }
@@ -276,8 +280,10 @@ word_enum!(
 
 word_enum!(
     /// How a task relates to its session.
+    #[derive(Default)]
     Mode {
         /// A turn of a conversation.
+        #[default]
         Session = "session",
         /// Runs in a session of its own that closes when it ends.
         Batch = "batch",
@@ -286,10 +292,12 @@ word_enum!(
 
 word_enum!(
     /// Which waiting task of a session goes first; equal ones go in order of arrival.
+    #[derive(Default)]
     Priority {
         /// After the others.
         Low = "low",
         /// The default.
+        #[default]
         Normal = "normal",
         /// Before the others.
         High = "high",
@@ -309,8 +317,10 @@ impl Priority {
 
 word_enum!(
     /// What to do with a prompt when the session is at work.
+    #[derive(Default)]
     OnBusy {
         /// Wait in line.
+        #[default]
         Queue = "queue",
         /// Refuse with `CONFLICT`.
         Reject = "reject",
@@ -337,7 +347,7 @@ const MOST_TOKENS: u64 = 1_000_000_000_000;
 const MOST_USD: f64 = 1e9;
 
 /// What an agent used. Tokens are counts; cost is in US dollars.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Usage {
     /// Tokens the model read.
     pub input_tokens: u64,

@@ -6,12 +6,14 @@
 mod events;
 mod files;
 mod health;
+mod openapi;
 mod operators;
 mod pace;
 mod page;
 mod path;
 mod profiles;
 mod query;
+mod reference;
 pub mod server;
 mod sessions;
 mod sse;
@@ -28,11 +30,14 @@ use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, delete, get, post};
+use schemars::JsonSchema;
+use serde::Serialize;
 use serde_json::{Map, Value};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::limit::RequestBodyLimitLayer;
 
+pub use self::reference::documents;
 use crate::auth::{AuthError, Principal};
 use crate::connection::Shared;
 use crate::orchestrator::Refusal;
@@ -45,29 +50,17 @@ pub(crate) type Gateway = Arc<Shared>;
 pub fn routes(shared: Arc<Shared>) -> Router {
     let frame_bytes = shared.limits.frame_bytes;
     let file_bytes = shared.limits.file_bytes;
-    let files = Router::new()
-        .route("/v1/sessions/{id}/files/{*path}", get(files::read).put(files::write))
+    let files = routed(of_files())
         .layer(axum::extract::DefaultBodyLimit::disable())
         .layer(RequestBodyLimitLayer::new(file_bytes));
-    let api = Router::new()
-        .route("/v1/tasks", post(tasks::submit).get(tasks::list))
-        .route("/v1/tasks/{id}", get(tasks::read).delete(tasks::cancel))
-        .route("/v1/tasks/{id}/answer", post(tasks::answer))
-        .route("/v1/sessions", post(sessions::start).get(sessions::list))
-        .route("/v1/sessions/{id}", get(sessions::read).patch(sessions::rename).delete(sessions::erase))
-        .route("/v1/sessions/{id}/events", get(events::read))
-        .route("/v1/sessions/{id}/stream", get(sse::follow))
-        .route("/v1/sessions/{id}/files", get(files::list))
-        .route("/v1/profiles", get(profiles::list))
-        .route("/v1/api-tokens", post(tokens::create).get(tokens::list))
-        .route("/v1/api-tokens/{id}", axum::routing::delete(tokens::revoke))
+    let api = routed(of_api())
         .layer(axum::extract::DefaultBodyLimit::disable())
         .layer(RequestBodyLimitLayer::new(frame_bytes));
-    Router::new()
+    routed(of_health())
         .route("/", get(page::front))
+        .route("/assets/{name}", get(page::asset))
+        .route("/docs", get(reference::docs))
         .route("/v1/stream", get(stream::upgrade))
-        .route("/health", get(health::live))
-        .route("/health/ready", get(health::ready))
         .merge(api)
         .merge(files)
         .layer(middleware::from_fn_with_state(Arc::clone(&shared), pace::keep_pace))
@@ -79,12 +72,43 @@ pub fn routes(shared: Arc<Shared>) -> Router {
         .with_state(shared)
 }
 
+/// A path and what is done there. What `openapi` describes is listed so, for its test.
+type Route = (&'static str, MethodRouter<Gateway>);
+
+fn of_api() -> Vec<Route> {
+    vec![
+        ("/v1/tasks", post(tasks::submit).get(tasks::list)),
+        ("/v1/tasks/{id}", get(tasks::read).delete(tasks::cancel)),
+        ("/v1/tasks/{id}/answer", post(tasks::answer)),
+        ("/v1/sessions", post(sessions::start).get(sessions::list)),
+        ("/v1/sessions/{id}", get(sessions::read).patch(sessions::rename).delete(sessions::erase)),
+        ("/v1/sessions/{id}/events", get(events::read)),
+        ("/v1/sessions/{id}/stream", get(sse::follow)),
+        ("/v1/sessions/{id}/files", get(files::list)),
+        ("/v1/profiles", get(profiles::list)),
+        ("/v1/api-tokens", post(tokens::create).get(tokens::list)),
+        ("/v1/api-tokens/{id}", delete(tokens::revoke)),
+        ("/v1/openapi.json", get(reference::openapi)),
+        ("/v1/asyncapi.json", get(reference::asyncapi)),
+    ]
+}
+
+fn of_files() -> Vec<Route> {
+    vec![("/v1/sessions/{id}/files/{*path}", get(files::read).put(files::write))]
+}
+
+fn of_health() -> Vec<Route> {
+    vec![("/health", get(health::live)), ("/health/ready", get(health::ready))]
+}
+
+fn routed(routes: Vec<Route>) -> Router<Gateway> {
+    routes.into_iter().fold(Router::new(), |router, (path, methods)| router.route(path, methods))
+}
+
 /// All routes of the operators' listener.
 pub fn operators(shared: Arc<Shared>) -> Router {
-    Router::new()
+    routed(of_health())
         .route("/metrics", get(operators::metrics))
-        .route("/health", get(health::live))
-        .route("/health/ready", get(health::ready))
         .fallback(operators::not_found)
         .method_not_allowed_fallback(operators::method_not_allowed)
         .layer(middleware::from_fn(error_bodies))
@@ -95,6 +119,13 @@ pub fn operators(shared: Arc<Shared>) -> Router {
 /// An error as an HTTP answer: `{"error": {"code", "message", …}}`.
 #[derive(Debug)]
 pub struct ApiError(pub Box<ErrorFrame>);
+
+/// An error over HTTP.
+#[derive(Serialize, JsonSchema)]
+struct ErrorBody<'a> {
+    /// What is wrong.
+    error: &'a ErrorFrame,
+}
 
 impl From<ErrorFrame> for ApiError {
     fn from(error: ErrorFrame) -> Self {
@@ -124,7 +155,7 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let status = self.0.code.status();
         let retry_after = self.0.retry_after_ms;
-        let mut response = (status, axum::Json(serde_json::json!({ "error": self.0 }))).into_response();
+        let mut response = (status, axum::Json(ErrorBody { error: &self.0 })).into_response();
         response.extensions_mut().insert(self.0.code);
         if let Some(wait) = retry_after
             && let Ok(seconds) = HeaderValue::from_str(&wait.div_ceil(1_000).to_string())

@@ -3,11 +3,13 @@
 //! Used by `connection` and `http` (both doors speak it), by `hub` (events are encoded here once)
 //! and by `chat`. Follows the user's document word for word and docs/protocol.md where that is silent.
 
+pub mod asyncapi;
 pub mod client;
 pub mod error;
 pub mod event;
 pub mod link;
 pub mod reply;
+pub(crate) mod schema;
 
 pub use client::{Answer, ClientFrame, ClientMessage, Fields, ReplayFrom, RequestId, Submit};
 pub use error::{CloseCode, Detail, ErrorCode, ErrorFrame};
@@ -27,5 +29,7 @@ pub struct TextLimits {
     pub prompt_bytes: usize,
 }
 
+#[cfg(test)]
+mod conformity;
 #[cfg(test)]
 mod tests;

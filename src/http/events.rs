@@ -24,11 +24,11 @@ use crate::domain::{Seq, SessionId};
 use crate::hub::PAGE_EVENTS;
 use crate::protocol::{ErrorCode, ErrorFrame, StoredEvent};
 
-const NDJSON: &str = "application/x-ndjson";
+pub(super) const NDJSON: &str = "application/x-ndjson";
 /// Events of a JSON body when the client doesn't say.
-const DEFAULT_LIMIT: u64 = 1_000;
+pub(super) const DEFAULT_LIMIT: u64 = 1_000;
 /// And at most.
-const MOST: u64 = 10_000;
+pub(super) const MOST: u64 = 10_000;
 
 /// The history after `after_seq`, up to the head at the time of the request. JSON holds at most
 /// `limit` events (1,000 if absent) and tells where the next page starts; NDJSON (by `Accept`) holds

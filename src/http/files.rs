@@ -10,7 +10,8 @@ use axum::extract::{FromRequest, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use super::path::FilePath;
 use super::query::Query;
@@ -19,24 +20,31 @@ use crate::auth::{AuthError, Principal};
 use crate::domain::{SessionId, SessionStatus};
 use crate::orchestrator::{Refusal, internal_error};
 use crate::protocol::{ErrorCode, ErrorFrame};
-use crate::runtime::workspace::{Workspace, WorkspaceError};
+use crate::runtime::workspace::{FileEntry, Workspace, WorkspaceError};
 use crate::store::SessionRecord;
 
 /// What stops a file from being a page of this origin.
 const SANDBOX: &str = "sandbox; default-src 'none'; img-src data:; style-src 'unsafe-inline'";
+
+/// The files of a workspace.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct FileList {
+    /// In order of their paths.
+    files: Vec<FileEntry>,
+}
 
 /// `GET /v1/sessions/{id}/files`: all of them; none while the session has had no container.
 pub(super) async fn list(
     State(gateway): State<Gateway>,
     who: Principal,
     id: SessionId,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<FileList>, ApiError> {
     let session = gateway.orchestrator.readable_session(&who, id).await?;
     let files = match workspace(&gateway, &session) {
         Some(workspace) => workspace.list().await.map_err(error)?,
         None => Vec::new(),
     };
-    Ok(Json(json!({ "files": files })))
+    Ok(Json(FileList { files }))
 }
 
 /// `GET /v1/sessions/{id}/files/{path}`, with a credential or a signed link.

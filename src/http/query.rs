@@ -7,15 +7,14 @@ use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde_json::{Value, json};
 
 use super::{ApiError, Gateway};
 use crate::protocol::{Detail, ErrorFrame};
 
 /// How many entries a page of a list may have.
-const PAGE: RangeInclusive<u64> = 1..=200;
+pub(super) const PAGE: RangeInclusive<u64> = 1..=200;
 /// How many it has when the client doesn't say.
-const DEFAULT_PAGE: u32 = 50;
+pub(super) const DEFAULT_PAGE: u32 = 50;
 
 /// The parameters of a request.
 pub(super) struct Query {
@@ -115,15 +114,15 @@ impl<T: Copy> Page<T> {
         self.limit + 1
     }
 
-    /// The page's body: `{"<name>": […], "next_cursor"}`, the latter `null` on the last page. Entries
-    /// come newest first and a cursor is a place between them: what is made or erased meanwhile neither
+    /// The entries of the page, and the cursor of the next one, none on the last page. Entries come
+    /// newest first and a cursor is a place between them: what is made or erased meanwhile neither
     /// repeats nor hides one of the others.
-    pub(super) fn body<R>(&self, name: &str, mut found: Vec<R>, show: fn(&R) -> Value, id: fn(&R) -> String) -> Value {
+    pub(super) fn cut<R>(&self, mut found: Vec<R>, id: fn(&R) -> String) -> (Vec<R>, Option<String>) {
         let limit = usize::try_from(self.limit).unwrap_or(usize::MAX);
         let more = found.len() > limit;
         found.truncate(limit);
         let next = found.last().filter(|_| more).map(|last| URL_SAFE_NO_PAD.encode(id(last)));
-        json!({ name: found.iter().map(show).collect::<Vec<_>>(), "next_cursor": next })
+        (found, next)
     }
 }
 

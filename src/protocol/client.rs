@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -12,13 +13,15 @@ use crate::domain::{AskId, Mode, OnBusy, Priority, ProfileId, Seq, SessionId, Ta
 pub const REQUEST_ID_BYTES: usize = 128;
 /// The longest name-like text (title, tool, model, idempotency key), in bytes.
 pub const NAME_BYTES: usize = 256;
+/// What every text consists of.
+pub(crate) const TEXT: &str = r"^[^\u0000]*$";
 /// The most entries of `allowed_tools`.
 pub const ALLOWED_TOOLS: usize = 256;
 
 /// What a client calls one of its frames; echoed in the direct reply.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, JsonSchema)]
 #[serde(transparent)]
-pub struct RequestId(pub String);
+pub struct RequestId(#[schemars(length(min = 1, max = REQUEST_ID_BYTES), regex(pattern = TEXT))] pub String);
 
 impl RequestId {
     /// The `request_id` of a frame that is refused unread, or that is not quite JSON (half an emoji, a
@@ -34,39 +37,48 @@ impl RequestId {
 }
 
 /// A client frame and the name its client gave it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, JsonSchema)]
 pub struct ClientMessage {
     /// Asks for a direct reply.
     pub request_id: Option<RequestId>,
     /// What is asked.
+    #[schemars(flatten)]
     pub frame: ClientFrame,
 }
 
 /// Everything a client can ask for.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, JsonSchema)]
+#[schemars(tag = "type")]
 pub enum ClientFrame {
-    /// `task.submit`, and `session.turn`, whose `session_id` is required.
+    /// `task.submit`: a prompt. `session.turn` is the same; its `session_id` is required.
+    #[schemars(rename = "task.submit")]
     Submit(Box<Submit>),
-    /// `task.cancel`.
+    /// `task.cancel`: stops a task, or takes it out of the line.
+    #[schemars(rename = "task.cancel")]
     Cancel {
         /// Which task.
         task_id: TaskId,
     },
-    /// `session.start`.
+    /// `session.start`: a new session, and follow it.
+    #[schemars(rename = "session.start")]
     Start {
         /// Which agent; the user's default if absent.
         profile_id: Option<ProfileId>,
         /// What to call the session.
+        #[schemars(length(min = 1, max = NAME_BYTES), regex(pattern = TEXT))]
         title: Option<String>,
     },
-    /// `session.resume`.
+    /// `session.resume`: follow a session, its history first.
+    #[schemars(rename = "session.resume")]
     Resume {
         /// Which session.
         session_id: SessionId,
         /// What to replay.
+        #[schemars(flatten, with = "ReplayFields")]
         from: ReplayFrom,
     },
-    /// `task.answer`.
+    /// `task.answer`: what the user says to a question.
+    #[schemars(rename = "task.answer")]
     Answer {
         /// Which task.
         task_id: TaskId,
@@ -75,17 +87,20 @@ pub enum ClientFrame {
         /// The answer.
         answer: Answer,
     },
-    /// `session.end`.
+    /// `session.end`: no more turns; history and files stay.
+    #[schemars(rename = "session.end")]
     End {
         /// Which session.
         session_id: SessionId,
     },
-    /// `session.unsubscribe`.
+    /// `session.unsubscribe`: follow a session no more.
+    #[schemars(rename = "session.unsubscribe")]
     Unsubscribe {
         /// Which session.
         session_id: SessionId,
     },
-    /// `ping`.
+    /// `ping`: are you there, and where am I?
+    #[schemars(rename = "ping")]
     Ping,
 }
 
@@ -98,54 +113,95 @@ pub enum ReplayFrom {
     Tail(u64),
 }
 
+/// [`ReplayFrom`] as the wire spells it: one of them, or none for all.
+#[derive(JsonSchema)]
+#[schemars(extend("not" = { "required": ["after_seq", "tail"] }))]
+struct ReplayFields {
+    /// Replay what follows this event; 0 or absent: from the first.
+    after_seq: Option<Seq>,
+    /// Replay the last so many events.
+    #[schemars(range(max = i64::MAX))]
+    tail: Option<u64>,
+}
+
+impl ReplayFields {
+    fn read(fields: &mut Fields<'_>) -> ReplayFrom {
+        let after_seq = fields.optional_integer("after_seq", 0).map(Seq);
+        let tail = fields.optional_integer("tail", 0);
+        match (Self { after_seq, tail }) {
+            Self { after_seq: None, tail: Some(tail) } => ReplayFrom::Tail(tail),
+            Self { after_seq, tail: None } => ReplayFrom::After(after_seq.unwrap_or_default()),
+            Self { after_seq: Some(after), tail: Some(_) } => {
+                fields.problem("tail", "can't go with `after_seq`; send one of them");
+                ReplayFrom::After(after)
+            }
+        }
+    }
+}
+
 /// A prompt and how to run it. The body of `POST /v1/tasks` too.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, JsonSchema)]
 pub struct Submit {
     /// What the user wants.
+    #[schemars(length(min = 1), regex(pattern = TEXT))]
     pub prompt: String,
     /// A turn of a conversation, or alone.
+    #[schemars(with = "Option<Mode>", extend("default" = Mode::default()))]
     pub mode: Mode,
     /// Which agent; the session's or the user's default if absent.
     pub profile_id: Option<ProfileId>,
     /// Which session; a new one if absent.
     pub session_id: Option<SessionId>,
     /// The agent's settings.
+    #[schemars(flatten)]
     pub options: TaskOptions,
     /// Its place in line.
+    #[schemars(with = "Option<Priority>", extend("default" = Priority::default()))]
     pub priority: Priority,
     /// Makes a repeat harmless.
+    #[schemars(length(min = 1, max = NAME_BYTES), regex(pattern = TEXT))]
     pub idempotency_key: Option<String>,
     /// What to do when the session is at work.
+    #[schemars(with = "Option<OnBusy>", extend("default" = OnBusy::default()))]
     pub on_busy: OnBusy,
 }
 
 /// What a task passes to its run. Stored with the task as JSON.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, serde::Deserialize, JsonSchema)]
 pub struct TaskOptions {
     /// The tools the agent may use; the profile's if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = ALLOWED_TOOLS), inner(length(min = 1, max = NAME_BYTES)))]
     pub allowed_tools: Option<Vec<String>>,
     /// Model calls before the agent stops and is continued.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
     pub max_turns: Option<u32>,
     /// US dollars after which the task is not continued.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("exclusiveMinimum" = 0))]
     pub max_budget_usd: Option<f64>,
     /// Which model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = NAME_BYTES), regex(pattern = TEXT))]
     pub model: Option<String>,
     /// Working time, questions excluded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = i64::MAX))]
     pub timeout_seconds: Option<u64>,
 }
 
 /// What the user says to a question.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, serde::Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Answer {
     /// For one question, or the first of several.
-    Text(String),
+    Text(#[schemars(regex(pattern = TEXT))] String),
     /// Question → answer.
+    #[schemars(extend(
+        "propertyNames" = { "pattern": TEXT },
+        "additionalProperties" = { "type": "string", "pattern": TEXT },
+    ))]
     PerQuestion(BTreeMap<String, String>),
 }
 
@@ -191,11 +247,7 @@ impl ClientFrame {
                 title: fields.optional_text("title", NAME_BYTES),
             }),
             "session.resume" => {
-                let (after, tail) = (fields.optional_integer("after_seq", 0), fields.optional_integer("tail", 0));
-                if after.is_some() && tail.is_some() {
-                    fields.problem("tail", "can't go with `after_seq`; send one of them");
-                }
-                let from = tail.map_or(ReplayFrom::After(Seq(after.unwrap_or(0))), ReplayFrom::Tail);
+                let from = ReplayFields::read(fields);
                 fields.session_id().map(|session_id| Self::Resume { session_id, from })
             }
             "task.answer" => {
@@ -227,7 +279,7 @@ impl Submit {
         let prompt = fields.prompt("prompt");
         let submit = Self {
             prompt: prompt.clone().unwrap_or_default(),
-            mode: fields.word("mode", Mode::ALL, Mode::as_str).unwrap_or(Mode::Session),
+            mode: fields.word("mode", Mode::ALL, Mode::as_str).unwrap_or_default(),
             profile_id: fields.optional_profile("profile_id"),
             session_id: fields.optional_id("session_id", SessionId::parse, ErrorFrame::session_not_found()),
             options: TaskOptions {
@@ -239,9 +291,9 @@ impl Submit {
                 model: fields.optional_text("model", NAME_BYTES),
                 timeout_seconds: fields.optional_integer("timeout_seconds", 1),
             },
-            priority: fields.word("priority", Priority::ALL, Priority::as_str).unwrap_or(Priority::Normal),
+            priority: fields.word("priority", Priority::ALL, Priority::as_str).unwrap_or_default(),
             idempotency_key: fields.optional_text("idempotency_key", NAME_BYTES),
-            on_busy: fields.word("on_busy", OnBusy::ALL, OnBusy::as_str).unwrap_or(OnBusy::Queue),
+            on_busy: fields.word("on_busy", OnBusy::ALL, OnBusy::as_str).unwrap_or_default(),
         };
         if submit.mode == Mode::Batch && submit.session_id.is_some() {
             fields.problem("session_id", "can't go with mode `batch`, which makes a session of its own");

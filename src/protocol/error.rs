@@ -1,6 +1,7 @@
 //! What clients hear when something can't be done: error codes, error frames, close codes.
 
 use axum::http::StatusCode;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::RequestId;
@@ -9,7 +10,7 @@ use crate::domain::{Seq, SessionId, TaskId};
 macro_rules! error_codes {
     ($($(#[$doc:meta])* $name:ident = $text:literal, $status:ident;)+) => {
         /// What went wrong, for programs. Source: docs/protocol.md §4.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, JsonSchema)]
         pub enum ErrorCode { $($(#[$doc])* #[serde(rename = $text)] $name,)+ }
 
         impl ErrorCode {
@@ -67,7 +68,7 @@ error_codes! {
 }
 
 /// What is wrong with one field.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Detail {
     /// The field's name; `a.b` for a field in a field.
     pub field: String,
@@ -76,7 +77,7 @@ pub struct Detail {
 }
 
 /// An error as clients get it: `{"type":"error","code":…,"message":…}`.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct ErrorFrame {
     /// For programs.
     pub code: ErrorCode,

@@ -1,5 +1,6 @@
 //! Session events: what is journalled, numbered and shown.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -17,7 +18,7 @@ pub const LINK_OPEN: &str = "streamgate-file:\u{1}";
 pub const LINK_CLOSE: &str = "\u{1}";
 
 /// One choice of a question.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, serde::Deserialize, JsonSchema)]
 pub struct QuestionOption {
     /// What the button says.
     pub label: String,
@@ -27,7 +28,7 @@ pub struct QuestionOption {
 }
 
 /// One question of an `AskUserQuestion`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, serde::Deserialize, JsonSchema)]
 pub struct Question {
     /// The question's words; also its key in a structured answer.
     pub question: String,
@@ -44,20 +45,24 @@ pub struct Question {
 
 /// Something that happened in a session. Fields are as on the wire; `type`, `seq`, `ts`,
 /// `session_id` and `task_id` are added by [`Event::encode`].
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 #[serde(untagged)]
+#[schemars(!untagged, tag = "type")]
 pub enum Event {
     /// **[x]** A prompt was accepted.
+    #[schemars(rename = "user.message")]
     UserMessage {
         /// The prompt.
         text: String,
     },
     /// **[x]** A task waits; 0 = next.
+    #[schemars(rename = "task:queued")]
     TaskQueued {
         /// How many tasks of the session go first.
         position: usize,
     },
     /// **[x]** A task's turn begins.
+    #[schemars(rename = "task:started")]
     TaskStarted {
         /// Where.
         container_id: ContainerId,
@@ -65,6 +70,7 @@ pub enum Event {
         container_name: String,
     },
     /// A chunk of the model's text.
+    #[schemars(rename = "task:token")]
     Token {
         /// The chunk.
         text: String,
@@ -73,10 +79,12 @@ pub enum Event {
         truncated: bool,
     },
     /// The agent called a tool.
+    #[schemars(rename = "task:tool_use")]
     ToolUse {
         /// The tool's name.
         tool: String,
         /// Its arguments.
+        #[schemars(with = "serde_json::Value")]
         input: Box<RawValue>,
         /// What its result will carry too.
         tool_use_id: String,
@@ -85,6 +93,7 @@ pub enum Event {
         truncated: bool,
     },
     /// A tool's result.
+    #[schemars(rename = "task:tool_result")]
     ToolResult {
         /// The tool's name.
         tool: String,
@@ -99,6 +108,7 @@ pub enum Event {
         truncated: bool,
     },
     /// The agent asks the user.
+    #[schemars(rename = "task:ask_user")]
     AskUser {
         /// Names the question in `task.answer`.
         ask_id: AskId,
@@ -106,18 +116,22 @@ pub enum Event {
         questions: Vec<Question>,
     },
     /// **[x]** A question was answered.
+    #[schemars(rename = "task:answered")]
     Answered {
         /// Which.
         ask_id: AskId,
         /// With what: text, or an object question → answer.
+        #[schemars(with = "super::Answer")]
         answer: Box<RawValue>,
     },
     /// **admins** The system prompt of this turn.
+    #[schemars(rename = "task:system_prompt")]
     SystemPrompt {
         /// The whole prompt.
         prompt: String,
     },
     /// The orchestrator continues an agent that stopped at its turn limit.
+    #[schemars(rename = "turn.continuing")]
     TurnContinuing {
         /// 1 for the first continuation.
         continuation: u32,
@@ -125,8 +139,9 @@ pub enum Event {
         max_continuations: u32,
     },
     /// The end of a turn.
+    #[schemars(rename = "turn.done")]
     TurnDone {
-        /// All the text of the turn, polished, links as placeholders.
+        /// All the text of the turn, polished; links to files are placeholders here and signed when shown.
         result_text: String,
         /// Whether the text was cut at the event limit.
         #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -144,11 +159,14 @@ pub enum Event {
         stop_reason: &'static str,
     },
     /// A task ended as `completed` or `cancelled`.
+    #[schemars(rename = "task:done")]
     TaskDone {
         /// How.
+        #[schemars(with = "crate::domain::TaskState")]
         status: &'static str,
     },
     /// A task ended by an error.
+    #[schemars(rename = "task:failed")]
     TaskFailed {
         /// The cause, in words.
         error: String,
@@ -159,10 +177,29 @@ pub enum Event {
         usage: Usage,
     },
     /// **[x]** The session ended.
+    #[schemars(rename = "session.closed")]
     SessionClosed {
         /// Why: `ended`, `batch_done`, `no_container`.
         reason: &'static str,
     },
+}
+
+/// What every session event carries besides its own fields.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct Envelope<'a> {
+    #[schemars(skip)] // Each event says its own.
+    r#type: &'static str,
+    /// Its place in the session.
+    seq: Seq,
+    /// When it happened.
+    ts: Timestamp,
+    /// Whose it is.
+    session_id: SessionId,
+    /// The task that it is of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    task_id: Option<TaskId>,
+    #[serde(flatten)]
+    event: &'a Event,
 }
 
 impl Event {
@@ -208,17 +245,6 @@ impl Event {
 
     /// Encodes the frame, once and for everybody.
     pub fn encode(&self, seq: Seq, ts: Timestamp, session: SessionId, task: Option<TaskId>) -> StoredEvent {
-        #[derive(Serialize)]
-        struct Envelope<'a> {
-            r#type: &'static str,
-            seq: Seq,
-            ts: Timestamp,
-            session_id: SessionId,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            task_id: Option<TaskId>,
-            #[serde(flatten)]
-            event: &'a Event,
-        }
         let envelope = Envelope { r#type: self.wire_type(), seq, ts, session_id: session, task_id: task, event: self };
         #[expect(clippy::expect_used, reason = "these types have string keys only and can't fail to encode")]
         let frame = serde_json::to_string(&envelope).expect("an event encodes");

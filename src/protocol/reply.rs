@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -10,7 +11,7 @@ use super::{ErrorFrame, FrameText, RequestId};
 use crate::domain::{AskId, ContainerId, Priority, ProfileId, Seq, SessionId, SessionStatus, TaskId, TaskState, Usage};
 
 /// A task as `session.state` shows it.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct TaskSummary {
     /// Which.
     pub task_id: TaskId,
@@ -21,7 +22,7 @@ pub struct TaskSummary {
 }
 
 /// The open question of a session, as `session.state` shows it.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct PendingAsk {
     /// Names it in `task.answer`.
     pub ask_id: AskId,
@@ -32,7 +33,7 @@ pub struct PendingAsk {
 }
 
 /// What the server sends that is not a session event.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 #[serde(tag = "type")]
 pub enum ServerFrame {
     /// A session was created.
@@ -112,7 +113,7 @@ pub enum ServerFrame {
 }
 
 /// The body of `session.state`, and of `GET /v1/sessions/{id}`.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct SessionState {
     /// Which session.
     pub session_id: SessionId,

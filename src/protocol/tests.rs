@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use serde_json::{Value, json};
 
+use super::conformity;
 use super::error::{CloseCode, Detail, ErrorCode, ErrorFrame};
 use super::event::{Event, Question, QuestionOption};
 use super::reply::{PendingAsk, ServerFrame, SessionState, TaskSummary, raw_json};
@@ -64,12 +65,14 @@ fn event(event: &Event) -> Value {
     assert_eq!((frame["seq"].as_u64(), frame["ts"].as_i64()), (Some(7), Some(1_700_000_000_123)));
     assert_eq!((&frame["session_id"], &frame["task_id"]), (&json!(session()), &json!(task())));
     assert_eq!(frame.get("request_id"), None);
+    conformity::assert_session_event(&frame);
     frame
 }
 
 fn reply(frame: &ServerFrame) -> Value {
     let frame: Value = serde_json::from_str(&frame.encode()).unwrap();
     assert_eq!((frame.get("seq"), frame.get("ts")), (None, None), "only session events are numbered");
+    conformity::assert_connection_frame(&frame);
     frame
 }
 
@@ -269,6 +272,7 @@ fn a_document_client_meets_the_documents_types_only() {
     ];
     let types: HashSet<&str> = events.iter().map(|(event, _)| event.wire_type()).collect();
     assert_eq!(types.len(), events.len());
+    assert_eq!(types, conformity::event_types().into_iter().collect());
     for (event, audience) in &events {
         assert_eq!(event.audience(), *audience, "{}", event.wire_type());
         self::event(event);

@@ -35,7 +35,7 @@ pub struct PoolLimits {
 }
 
 /// How full it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
 pub struct PoolStats {
     /// Boxes at work or being started.
     pub running: usize,

@@ -29,5 +29,6 @@ mod open_files;
 mod panics;
 mod protocol;
 mod rest;
+mod schemas;
 mod sockets;
 mod upgrade;

@@ -1,8 +1,11 @@
 //! What each frame of the document means, and what is said about frames that mean nothing.
 
+use std::collections::BTreeSet;
+
 use proptest::prelude::*;
 use serde_json::json;
 
+use super::super::conformity;
 use super::*;
 
 const LIMITS: TextLimits = TextLimits { prompt_bytes: 1_000 };
@@ -29,8 +32,15 @@ fn task() -> TaskId {
     TaskId::parse(TASK).unwrap()
 }
 
+/// What is read is in the schema, except that `null` is as good as nothing everywhere.
 fn parse(text: &str) -> Result<ClientFrame, ErrorFrame> {
-    ClientMessage::parse(text, LIMITS).map(|message| message.frame)
+    let parsed = ClientMessage::parse(text, LIMITS);
+    if parsed.is_ok() {
+        let frame: Map<String, Value> = serde_json::from_str(text).unwrap();
+        let frame = frame.into_iter().filter(|(_, value)| !value.is_null()).collect();
+        assert!(conformity::is_client_frame(&Value::Object(frame)), "the schema has no such frame: {text}");
+    }
+    parsed.map(|message| message.frame)
 }
 
 fn read(frame: &Value) -> ClientFrame {
@@ -646,4 +656,61 @@ proptest! {
         };
         prop_assert_eq!(echo, Some(RequestId(request_id)));
     }
+}
+
+#[test]
+fn the_schema_has_every_type_of_frame_and_no_field_that_is_not_read() {
+    let schemas = conformity::client_schemas();
+    let types: Vec<_> = schemas.iter().map(|schema| schema["properties"]["type"]["const"].as_str().unwrap()).collect();
+    assert_eq!(BTreeSet::from_iter(types), BTreeSet::from(TYPES));
+    for schema in schemas {
+        let fields = schema["properties"].as_object().unwrap();
+        let kind = &fields["type"]["const"];
+        let named = |frame: &Value| {
+            let error = parse(&frame.to_string()).expect_err(&frame.to_string());
+            error.details.into_iter().map(|detail| detail.field).collect::<BTreeSet<_>>()
+        };
+        // Nothing can be a list of lists, and every field says so.
+        let mut wrong: Map<String, Value> = fields.keys().map(|field| (field.clone(), json!([[]]))).collect();
+        wrong.insert("type".to_owned(), kind.clone());
+        let all: BTreeSet<String> = fields.keys().filter(|field| *field != "type").cloned().collect();
+        assert_eq!(named(&Value::Object(wrong)), all, "{kind}");
+        let required: BTreeSet<String> = serde_json::from_value(schema["required"].clone()).unwrap();
+        let required: BTreeSet<String> = required.into_iter().filter(|field| field != "type").collect();
+        let bare = json!({ "type": kind });
+        assert!(
+            if required.is_empty() { parse(&bare.to_string()).is_ok() } else { named(&bare) == required },
+            "{kind}"
+        );
+    }
+}
+
+/// The table of client frames, row by row.
+#[test]
+fn the_schema_has_what_the_protocol_page_tells() {
+    let page = include_str!("../../../docs/protocol.md");
+    let (_, table) = page.split_once("| type | required | optional |").unwrap();
+    let rows = table.lines().skip(2).take_while(|line| line.starts_with('|'));
+    let names = |cell: &str| -> BTreeSet<String> {
+        // Words of a field stand in brackets behind it.
+        let bare: String = cell.split('(').map(|part| part.split_once(')').map_or(part, |(_, rest)| rest)).collect();
+        bare.split('`').skip(1).step_by(2).map(|name| name.trim_end_matches("[]").to_owned()).collect()
+    };
+    let mut told = 0;
+    for row in rows {
+        let cells: Vec<&str> = row.split('|').collect();
+        let kind = names(cells[1]).pop_first().unwrap();
+        let schemas = conformity::client_schemas();
+        let schema = schemas.iter().find(|schema| schema["properties"]["type"]["const"] == kind.as_str()).unwrap();
+        let mut fields: BTreeSet<String> = schema["properties"].as_object().unwrap().keys().cloned().collect();
+        let mut required: BTreeSet<String> = serde_json::from_value(schema["required"].clone()).unwrap();
+        fields.retain(|field| !["type", "request_id"].contains(&field.as_str()));
+        required.remove("type");
+        assert_eq!(names(cells[2]), required, "{row}");
+        if kind != "session.turn" {
+            assert_eq!(&names(cells[3]) | &required, fields, "{row}");
+        }
+        told += 1;
+    }
+    assert_eq!(told, TYPES.len());
 }

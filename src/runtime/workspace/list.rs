@@ -14,7 +14,7 @@ const MAX_DEPTH: usize = 32;
 const MAX_STEPS: usize = 100_000;
 
 /// One regular file.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 pub struct FileEntry {
     /// From the workspace's root: `plots/a.png`.
     pub path: String,

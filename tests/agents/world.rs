@@ -149,11 +149,15 @@ pub(crate) struct Session {
 
 impl Session {
     pub(crate) async fn start(client: &mut Client) -> Self {
-        let ready = client.start_session().await;
+        Self::of(&client.start_session().await)
+    }
+
+    /// The one that a `session.ready` tells of.
+    pub(crate) fn of(ready: &Value) -> Self {
         Self {
-            id: text(&ready, "session_id"),
-            container: text(&ready, "container_id"),
-            container_name: text(&ready, "container_name"),
+            id: text(ready, "session_id"),
+            container: text(ready, "container_id"),
+            container_name: text(ready, "container_name"),
         }
     }
 

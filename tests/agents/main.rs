@@ -1,5 +1,5 @@
 //! The agents that people run, unmodified, in containers of the images of `images/`, through the real program and its
-//! sockets, against a stand-in for their models. Their profiles are those of docs/agents.md, to the letter.
+//! sockets, against a stand-in for their models. Their profiles are those of docs/agents.md, but for the models' address.
 //!
 //! Needs an engine, a Postgres (`STREAMGATE_TEST_POSTGRES`), a Python, and the images: one that is missing fails its
 //! tests with the command that builds it. `scripts/test` sees to all of it.

@@ -18,6 +18,14 @@ use crate::domain::{SessionId, TaskId, Usage};
 use crate::protocol::client::Answer;
 use crate::protocol::event::Question;
 
+/// Words by which people grant a permission.
+const YES: [&str; 5] = ["yes", "y", "ok", "okay", "allow"];
+
+/// Whether an answer to a request for permission grants it.
+fn says_yes(answer: &str) -> bool {
+    YES.iter().any(|yes| yes.eq_ignore_ascii_case(answer))
+}
+
 /// What an agent did.
 #[derive(Clone, Debug)]
 pub enum AgentEvent {

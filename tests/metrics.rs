@@ -14,6 +14,8 @@ use streamgate::config::Config;
 use streamgate::domain::{Seq, SessionId};
 use tokio::time::Instant;
 
+#[path = "support/client.rs"]
+mod client;
 #[path = "support/database.rs"]
 mod database;
 #[path = "it/outage.rs"]
@@ -21,7 +23,7 @@ mod outage;
 #[path = "support/shims.rs"]
 mod shims;
 #[path = "it/support.rs"]
-#[allow(dead_code, reason = "each test binary uses what it needs")]
+#[allow(dead_code, unused_imports, reason = "each test binary uses what it needs")]
 mod support;
 
 use outage::Outage;

@@ -5,10 +5,13 @@
 #![allow(missing_docs, reason = "test names are sentences")]
 #![allow(clippy::large_futures, reason = "a test's future is made once")]
 
+#[path = "../support/client.rs"]
+mod client;
 #[path = "../support/containers.rs"]
 mod containers;
 #[path = "../support/database.rs"]
 mod database;
+#[path = "../support/frames.rs"]
 mod frames;
 mod outage;
 #[path = "../support/program.rs"]
@@ -32,3 +35,5 @@ mod rest;
 mod schemas;
 mod sockets;
 mod upgrade;
+
+use support::PATIENCE;

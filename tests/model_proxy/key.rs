@@ -2,7 +2,8 @@
 
 use tokio::io::AsyncWriteExt as _;
 
-use crate::model::{Mock, Puppet};
+use crate::mock_llm::Mock;
+use crate::model::Puppet;
 use crate::world::{KEY, Kind, World};
 
 crate::under_both!(the_key_is_added_outside_and_is_nowhere_in_the_box, a_key_that_comes_back_is_hidden);

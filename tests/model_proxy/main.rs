@@ -4,6 +4,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, reason = "these are tests")]
 
+#[path = "../support/mock_llm.rs"]
+mod mock_llm;
 #[path = "../support/shims.rs"]
 mod shims;
 

@@ -1,6 +1,6 @@
 //! What is used is metered, whatever the API, and before the agent sees the end.
 
-use crate::model::Mock;
+use crate::mock_llm::Mock;
 use crate::world::{Kind, World, next, tokens};
 
 crate::under_both!(every_api_is_metered);

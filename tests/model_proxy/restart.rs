@@ -1,6 +1,6 @@
 //! Boxes outlive the gateway; so does their way to the model.
 
-use crate::model::Mock;
+use crate::mock_llm::Mock;
 use crate::world::{Kind, World, next, tokens};
 
 crate::under_both!(a_box_goes_on_with_the_next_gateway);

@@ -19,6 +19,7 @@ to the same response as the line before (text + tool, or parallel tools).
 
   TEXT: some words                  stream text
   SLOW: 200 some words              stream text, 200 ms between words
+  HOLD: /a/file | words | more      stream the words, and more when the file exists
   THINK: words                      thinking block (Anthropic) / skipped elsewhere
   TOOL: Name {"json":"input"}       call exactly this tool
   SH: command                       call the agent's own shell tool (name adapted)
@@ -40,13 +41,14 @@ No keyword at all: 'Mock reply to: <prompt>'.  A prompt that is just
 import argparse
 import hashlib
 import json
+import os
 import re
 import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-KEYWORDS = ("TEXT", "SLOW", "THINK", "TOOL", "SH", "WRITE", "ASK", "LOOP", "ECHO",
+KEYWORDS = ("TEXT", "SLOW", "HOLD", "THINK", "TOOL", "SH", "WRITE", "ASK", "LOOP", "ECHO",
             "HISTORY", "ERROR", "DROP", "HANG", "USAGE")
 LINE = re.compile(r"^\s*(\+?)(" + "|".join(KEYWORDS) + r"):[ \t]?(.*)$")
 # Text that agents inject in user messages and that no human typed.
@@ -220,6 +222,9 @@ def plan(conv):
             elif key == "SLOW":
                 ms, _, words = arg.partition(" ")
                 blocks.append(dict(text_block(words), delay=int(ms) / 1000.0))
+            elif key == "HOLD":
+                path, before, after = (part.strip() for part in arg.split("|"))
+                blocks.append(dict(text_block(before + " " + after), hold=(path, before + " ")))
             elif key == "THINK":
                 blocks.append({"kind": "think", "text": arg})
             elif key == "HANG":
@@ -400,7 +405,11 @@ class Handler(BaseHTTPRequestHandler):
         if block["kind"] == "hang":
             time.sleep(block["seconds"])
             return
+        path, before = block.get("hold", (None, ""))
         for piece in words(block["text"]):
+            while path and not before and not os.path.exists(path):
+                time.sleep(0.02)
+            before = before[len(piece):]
             yield piece
             time.sleep(block.get("delay", OPTS.delay_ms / 1000.0))
         if block.get("drop"):

@@ -4,6 +4,7 @@
 use serde_json::{Value, json};
 
 use super::wire::PermissionOption;
+use crate::agent::says_yes;
 use crate::domain::cut_at_character;
 use crate::protocol::client::Answer;
 use crate::protocol::event::{Question, QuestionOption};
@@ -11,9 +12,6 @@ use crate::protocol::event::{Question, QuestionOption};
 /// The longest text of an option, in bytes, and how many are kept.
 const OPTION_BYTES: usize = 256;
 const OPTIONS: usize = 16;
-
-/// Words by which people say yes besides an option's name.
-const YES: [&str; 5] = ["yes", "y", "ok", "okay", "allow"];
 
 /// An answer of the user as the agent hears it.
 pub(super) struct Outcome {
@@ -74,7 +72,7 @@ pub(super) fn answered(options: &[PermissionOption], questions: &[Question], ans
     let named = options.iter().find(|option| is(&option.name) || is(&option.option_id) || is(&option.kind));
     match named {
         Some(option) => Outcome { reply: selected(option), refuses: is_refusal(option) },
-        None if YES.iter().any(|yes| is(yes)) => Outcome { reply: allow(options), refuses: false },
+        None if says_yes(text) => Outcome { reply: allow(options), refuses: false },
         None => Outcome { reply: reject(options), refuses: true },
     }
 }

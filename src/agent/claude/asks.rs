@@ -12,7 +12,7 @@ use super::super::native::{ASK_TOOL, questions_of, read};
 use super::decode::tool_input;
 use super::state::ProcessState;
 use super::wire::{self, ControlRequest, Line, Permission, text};
-use crate::agent::{AgentEvent, DecodeError, Tell};
+use crate::agent::{AgentEvent, DecodeError, Tell, says_yes};
 use crate::config::PermissionPolicy;
 use crate::protocol::client::Answer;
 use crate::protocol::event::{Question, QuestionOption};
@@ -256,7 +256,7 @@ fn verdict_of<'a>(questions: &[Question], answer: &'a Answer) -> Result<(), &'a 
         }
     };
     match text.trim() {
-        word if word.eq_ignore_ascii_case(ALLOW) => Ok(()),
+        word if says_yes(word) => Ok(()),
         word if word.is_empty() || word.eq_ignore_ascii_case(DENY) => Err(DENIED),
         message => Err(message),
     }

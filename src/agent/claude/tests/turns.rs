@@ -185,6 +185,7 @@ fn the_user_decides_about_a_permission() {
     };
     // A large input is not kept; an empty one leaves it as it is.
     assert_eq!(decided(&said(" allow ")), json!({"behavior": "allow", "updatedInput": {}}));
+    assert_eq!(decided(&said("Yes"))["behavior"], "allow");
     let by_question = Answer::PerQuestion([(shown[0].question.clone(), "Allow".to_owned())].into());
     assert_eq!(decided(&by_question)["behavior"], "allow");
     assert_eq!(decided(&said("Deny")), json!({"behavior": "deny", "message": "The user denied this tool use."}));

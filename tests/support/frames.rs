@@ -1,10 +1,11 @@
 //! What tests say about frames: their fields, and the shape of a session's history (docs/protocol.md §3).
+#![allow(dead_code, reason = "each test binary uses what it needs")]
 
 use std::collections::{BTreeMap, HashMap};
 
 use serde_json::{Value, json};
 
-use crate::support::{Client, types};
+use crate::client::{Client, types};
 
 /// The event types that the document names, and the frames about the connection.
 pub(crate) const DOCUMENT_TYPES: [&str; 14] = [

@@ -1,0 +1,69 @@
+//! A gateway that is killed in the middle of a turn: the next one goes on with it.
+
+use serde_json::{Value, json};
+
+use crate::client::{Client, streamed};
+use crate::frames::{check_history, replay_texts, replay_texts_of, seqs};
+use crate::world::{Agent, Session, World, eventually, outputs};
+
+crate::with_each_agent!(
+    a_tool_runs_on_while_no_gateway_lives_and_its_turn_is_heard_to_its_end,
+    text_that_was_cut_with_the_gateway_is_told_to_its_end,
+);
+
+/// Follows a session from its beginning to the end of its only task. What `seen` holds must come again, byte for byte.
+async fn resumed(client: &mut Client, session: &Session, seen: &[Value]) -> Vec<Value> {
+    let replayed = replay_texts(client, &session.id).await;
+    let mut frames: Vec<Value> = replayed.iter().map(|text| serde_json::from_str(text).unwrap()).collect();
+    for event in seen.iter().filter(|frame| frame["seq"].is_u64()) {
+        assert!(frames.contains(event), "seen before the kill: {event}");
+    }
+    let is_end = |frame: &Value| frame["type"] == "task:done" || frame["type"] == "task:failed";
+    if !frames.iter().any(is_end) {
+        frames.extend(client.until_task_end().await.into_iter().filter(|frame| frame["seq"].is_u64()));
+    }
+    let whole = replay_texts_of(client, json!({"type": "session.resume", "session_id": session.id})).await;
+    let whole: Vec<Value> = whole.iter().map(|text| serde_json::from_str(text).unwrap()).collect();
+    assert_eq!(seqs(&frames), seqs(&whole));
+    check_history(&whole);
+    whole
+}
+
+async fn a_tool_runs_on_while_no_gateway_lives_and_its_turn_is_heard_to_its_end(agent: Agent) {
+    let mut world = World::new(agent).await;
+    let mut client = world.client().await;
+    let session = Session::start(&mut client).await;
+    let tool = "SH: touch began; until [ -e go ]; do sleep 0.05; done; echo went-$((40+2)) | tee went";
+    let prompt = format!("TEXT: at it\n+{tool}\nTEXT: and the end");
+    let (_, seen) = session.begin(&mut client, &prompt, |frame| frame["type"] == "task:tool_use").await;
+    eventually("the tool works", async || world.file(&session, "began").exists()).await;
+    world.kill_gateway().await;
+    std::fs::write(world.file(&session, "go"), "").unwrap();
+    eventually("the tool goes on", async || world.file(&session, "went").exists()).await;
+    world.start_gateway().await;
+    let mut client = world.client().await;
+    let frames = resumed(&mut client, &session, &seen).await;
+    assert_eq!(frames.last().unwrap()["status"], "completed", "{:?}", frames.last());
+    assert!(outputs(&frames)[0].contains("went-42"), "{frames:?}");
+    assert!(streamed(&frames).ends_with("and the end"), "{frames:?}");
+    assert!(session.remembered(&mut client).await.contains("TEXT: at it"));
+}
+
+async fn text_that_was_cut_with_the_gateway_is_told_to_its_end(agent: Agent) {
+    let mut world = World::new(agent).await;
+    let mut client = world.client().await;
+    let session = Session::start(&mut client).await;
+    let file = world.hold();
+    let prompt = format!("HOLD: {} | in the beginning there | was more to come", file.display());
+    let (_, seen) = session.begin(&mut client, &prompt, |frame| frame["type"] == "task:token").await;
+    world.kill_gateway().await;
+    std::fs::write(file, "").unwrap();
+    world.start_gateway().await;
+    let mut client = world.client().await;
+    let frames = resumed(&mut client, &session, &seen).await;
+    assert_eq!(frames.last().unwrap()["status"], "completed", "{:?}", frames.last());
+    // The agent has its model say it again: what was told stays told, and all of it comes behind that.
+    let (said, whole) = (streamed(&frames), "in the beginning there was more to come");
+    assert!(said.starts_with("in ") && said.ends_with(whole) && said.len() > whole.len(), "{said}");
+    assert!(session.remembered(&mut client).await.contains("in the beginning"));
+}

@@ -25,12 +25,19 @@ need_rust() {
   command -v cc >/dev/null || install_packages "a C compiler" build-essential
 }
 
-# Debian's own may be too old for the tools that build the dashboard.
+# What the tools that build the dashboard need.
+NODE=22
 has_node() { command -v npm >/dev/null && node -e 'const [a, b] = process.versions.node.split(".").map(Number); process.exit(a > 20 || (a === 20 && b >= 19) ? 0 : 1)' 2>/dev/null; }
 
-need_node() {
-  has_node || ! command -v apt-get >/dev/null || install_packages "Node" nodejs npm
-  has_node || fail "Node is missing or older than 20.19; install a newer one: https://nodejs.org/en/download"
+need_node() { # Debian's npm brings a newer Node where its own is too old
+  local kept=${XDG_CACHE_HOME:-$HOME/.cache}/streamgate-node
+  PATH=$kept/node_modules/node/bin:$PATH
+  has_node && return
+  command -v npm >/dev/null || install_packages "Node" nodejs npm
+  has_node && return
+  echo "installing Node $NODE for the tests, in $kept"
+  npm install --prefix "$kept" --no-audit --no-fund "node@$NODE" >"$scratch/npm.log" 2>&1 && hash -r && has_node ||
+    { tail -20 "$scratch/npm.log" >&2; fail "Node is older than 20.19; install a newer one: https://nodejs.org/en/download"; }
 }
 
 need_chromium() { # sets STREAMGATE_TEST_CHROMIUM

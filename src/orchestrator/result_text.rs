@@ -226,7 +226,11 @@ impl Survey {
     fn html(&mut self, text: &str, range: Range<usize>) {
         for address in html::addresses(&text[range.clone()]) {
             let address = range.start + address.start..range.start + address.end;
-            if let Some(with) = placeholder_for(&text[address.clone()].replace("&amp;", "&")) {
+            if let Some(mut with) = placeholder_for(&text[address.clone()].replace("&amp;", "&")) {
+                if !text[..address.start].ends_with(['"', '\'']) {
+                    // What a link becomes holds `=`, which Markdown takes in quotes only.
+                    with = format!("\"{with}\"");
+                }
                 self.edits.push(Edit { range: address, with });
             }
         }

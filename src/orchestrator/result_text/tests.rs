@@ -111,7 +111,8 @@ fn autolinks_keep_their_text() {
 fn images_and_links_in_html_are_links_too() {
     check("<img alt=\"x\" src=\"a.png\" width=3>\n", "<img alt=\"x\" src=\"<<a.png>>\" width=3>\n");
     check("x <IMG SRC='/workspace/a b.png'/> y", "x <IMG SRC='<<a%20b.png>>'/> y");
-    check("<p>\n<a\n href=a.md?x&amp;y>t</a>\n</p>\n", "<p>\n<a\n href=<<a.md>>&x&y>t</a>\n</p>\n");
+    check("<p>\n<a\n href=a.md?x&amp;y>t</a>\n</p>\n", "<p>\n<a\n href=\"<<a.md>>&x&y\">t</a>\n</p>\n");
+    check("<img src=a.png> x", "<img src=\"<<a.png>>\"> x");
     untouched("<!-- <img src=\"a.png\"> -->\n");
     untouched("<img src=\"https://a.test/b\" data-src=\"a.png\"> <b title=\"<img src='a.png'>\">x</b>");
     untouched("<script src=\"a.js\"></script>\n");

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::client::Client;
+use crate::containers::{endless, runs};
 use crate::frames::{check_history, only, replay};
 use crate::world::{Agent, Session, World, eventually};
 
@@ -39,18 +40,17 @@ async fn g8_a_tool_that_runs_is_cancelled_and_no_process_survives(agent: Agent) 
     let session = Session::start(&mut client).await;
     session.turn(&mut client, "TEXT: ready").await;
     // In the tool's own group, in a session of its own, and with nobody for a parent.
+    let processes: [String; 4] = std::array::from_fn(|_| endless());
+    let [grouped, own, orphaned, last] = &processes;
     let command =
-        "sleep 1001 & setsid sleep 1002 & (trap '' INT TERM HUP; setsid -f sleep 1003); touch began; sleep 1004";
+        format!("{grouped} & setsid {own} & (trap '' INT TERM HUP; setsid -f {orphaned}); touch began; {last}");
     let prompt = format!("SH: {command}\nTEXT: never said");
     let (task, _) = session.begin(&mut client, &prompt, |frame| frame["type"] == "task:tool_use").await;
-    let sleeps = async || {
-        let processes = session.processes().await;
-        processes.into_iter().filter(|command| command.starts_with("sleep 100")).collect::<Vec<_>>()
-    };
     let began = world.file(&session, "began");
-    eventually("the tool works", async || began.exists() && sleeps().await.len() == 4).await;
+    eventually("the tool works", async || began.exists() && processes.iter().all(|line| runs(line))).await;
     cancel(&mut client, &task).await;
-    assert_eq!(sleeps().await, [""; 0]);
+    let left: Vec<_> = processes.iter().filter(|line| runs(line)).collect();
+    assert!(left.is_empty(), "{left:?}");
     let frames = session.turn(&mut client, "TEXT: here again").await;
     assert_eq!(only(&frames, "turn.done")["result_text"], "here again");
     check_history(&replay(&mut client, &session.id).await);

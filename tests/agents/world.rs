@@ -190,16 +190,6 @@ impl Session {
         streamed(&self.turn(client, "HISTORY:").await)
     }
 
-    /// What runs in its container: the command lines. Nothing, when that does not run itself.
-    pub(crate) async fn processes(&self) -> Vec<String> {
-        let listed = match docker(&["top", &self.container_name, "-eo", "pid,args"]).await {
-            Err(error) if error.contains("is not running") || error.contains("No such container") => String::new(),
-            listed => listed.unwrap(),
-        };
-        let lines = listed.lines().skip(1).filter_map(|line| line.trim().split_once(' '));
-        lines.map(|(_, command)| command.trim().to_owned()).collect()
-    }
-
     /// What `command` prints in its container, by the agent's user, with `input`, whether it succeeds or not.
     pub(crate) fn look(&self, command: &[&str], input: &str) -> String {
         let mut look = Command::new("docker");

@@ -4,12 +4,10 @@ mod lives;
 mod places;
 mod restart;
 
-use std::path::Path;
-
 use serde_json::Value;
 use streamgate::config::{Config, ProfileConfig, RuntimeKind};
 
-use crate::containers::{self, Containers, IMAGE};
+use crate::containers::{self, Containers, IMAGE, endless, runs};
 use crate::database;
 use crate::frames::text;
 use crate::support::{Client, TestGateway, of_type};
@@ -74,17 +72,4 @@ fn said(frames: &[Value]) -> String {
 fn ran_in(frames: &[Value]) -> (String, String) {
     let started = of_type(frames, "task:started")[0];
     (text(started, "container_id"), text(started, "container_name"))
-}
-
-/// A command line that no other process of this machine has, for a process that stays.
-fn endless() -> String {
-    format!("sleep 1000.{}", uuid::Uuid::now_v7().as_u128())
-}
-
-/// Whether a process with this command line runs anywhere on this machine.
-fn runs(command: &str) -> bool {
-    let command = command.replace(' ', "\0");
-    let processes = std::fs::read_dir("/proc").unwrap().flatten();
-    let line = |process: &Path| std::fs::read(process.join("cmdline")).unwrap_or_default();
-    processes.map(|entry| line(&entry.path())).any(|line| line.strip_suffix(b"\0") == Some(command.as_bytes()))
 }

@@ -2,6 +2,8 @@
 #![allow(dead_code, reason = "each test binary uses what it needs")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that can't have its engine fails")]
 
+use std::path::Path;
+
 use crate::database::TestDatabase;
 
 /// The demo agent around the binary under test.
@@ -77,4 +79,17 @@ pub(crate) async fn docker(arguments: &[&str]) -> Result<String, String> {
 /// The engine's id of a container: another one of the same name has another.
 pub(crate) async fn engine_id(name: &str) -> String {
     docker(&["inspect", "--format", "{{.Id}}", name]).await.unwrap()
+}
+
+/// A command line that no other process of this machine has, for a process that stays.
+pub(crate) fn endless() -> String {
+    format!("sleep 1000.{}", uuid::Uuid::now_v7().as_u128())
+}
+
+/// Whether a process with this command line runs anywhere on this machine.
+pub(crate) fn runs(command: &str) -> bool {
+    let command = command.replace(' ', "\0");
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    let line = |process: &Path| std::fs::read(process.join("cmdline")).unwrap_or_default();
+    processes.map(|entry| line(&entry.path())).any(|line| line.strip_suffix(b"\0") == Some(command.as_bytes()))
 }

@@ -29,7 +29,7 @@ pub(super) fn result(state: &mut State, line: &str, events: &mut Vec<AgentEvent>
         conversation.kept = true;
     }
     let cost = amount(&result["total_cost_usd"]);
-    let spent = cost.map(|total| if total < process.cost_usd { total } else { total - process.cost_usd });
+    let spent = cost.map(|total| if total < process.cost_usd { total } else { nanodollars(total - process.cost_usd) });
     process.cost_usd = cost.unwrap_or(process.cost_usd);
     // Commands of its own, such as `/cost`, are answered without a word from the model.
     if reason == StopReason::EndTurn
@@ -84,6 +84,11 @@ fn what_failed(subtype: &str) -> String {
 }
 
 /// The tokens of the turn, those from and for the cache among them.
+/// Dollars without the noise of their difference.
+fn nanodollars(dollars: f64) -> f64 {
+    (dollars * 1e9).round() / 1e9
+}
+
 fn usage(usage: &Value, cost_usd: f64) -> Usage {
     let input = ["input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens"];
     Usage {

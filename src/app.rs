@@ -320,7 +320,7 @@ fn greet(public_url: &str, first_token: Option<&ApiToken>) {
 /// Starts what the orchestrator does on its own until shutdown.
 fn keep_on(orchestrator: &Orchestrator, retention_days: u64, failed: &CancellationToken) {
     let keeper = orchestrator.clone();
-    spawn(async move { keeper.keep_up().await }, failed);
+    spawn(async move { Box::pin(keeper.keep_up()).await }, failed);
     let leases = orchestrator.clone();
     spawn(async move { leases.keep_leases().await }, failed);
     let (house, retention) = (orchestrator.clone(), Duration::from_secs(retention_days.saturating_mul(86_400)));

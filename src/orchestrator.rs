@@ -37,7 +37,7 @@ use crate::auth::api_token::hex;
 use crate::config::{LimitsConfig, ProfileConfig};
 use crate::database::DatabaseError;
 use crate::domain::{
-    AskId, Clock, ContainerId, Mode, ProfileId, Seq, SessionId, SessionStatus, TaskId, TaskState, Timestamp, UserId,
+    AskId, Clock, Mode, ProfileId, Seq, SessionId, SessionStatus, TaskId, TaskState, Timestamp, UserId,
 };
 use crate::hub::Hub;
 use crate::journal::{IdempotencyKey, NewSession};
@@ -494,9 +494,11 @@ impl Orchestrator {
     async fn look_through(&self, boxes: Vec<FoundBox>) -> Result<(), DatabaseError> {
         let mut sessions = Vec::new();
         for FoundBox { container_id, node, .. } in boxes {
+            // First: one that is not held becomes held only by its session's worker, and then it has a session.
+            let is_held = self.parts.pool.holds(container_id);
             match self.parts.store.session_of(container_id).await? {
                 Some(owned) if owned.node == self.parts.node || owned.is_free => sessions.push(owned.session),
-                None if self.is_nobodys(container_id, &node).await? => {
+                None if !is_held && self.is_left(&node).await? => {
                     info!(container.id = %container_id, "The box `{container_id}` is nobody's and goes");
                     if let Err(error) = self.parts.pool.remove(container_id).await {
                         warn!(container.id = %container_id, %error, "The box `{container_id}` can't be taken away: {error}");
@@ -509,13 +511,10 @@ impl Orchestrator {
         Ok(())
     }
 
-    /// Whether a box that no session lives in is not somebody's all the same: being started, kept warm, or just
-    /// being taken away.
-    async fn is_nobodys(&self, container_id: ContainerId, node: &str) -> Result<bool, DatabaseError> {
-        if node == self.parts.node {
-            return Ok(!self.parts.pool.holds(container_id));
-        }
-        self.parts.store.is_gone(node).await
+    /// Whether a box without a session, that this gateway does not hold, is nobody's: another one that made it may be
+    /// starting it or keep it warm.
+    async fn is_left(&self, node: &str) -> Result<bool, DatabaseError> {
+        Ok(node == self.parts.node || self.parts.store.is_gone(node).await?)
     }
 
     /// Has sessions taken up that are not at work here.
@@ -533,22 +532,34 @@ impl Orchestrator {
 
     /// Takes up, again and again until shutdown, what other gateways leave behind.
     pub async fn keep_up(&self) {
-        let (mut work, mut boxes) = (interval(LOOK_FOR_WORK), interval(LOOK_FOR_BOXES));
-        loop {
-            let looked = tokio::select! {
-                _ = work.tick() => self.take_up_work().await,
-                _ = boxes.tick() => match self.parts.pool.boxes().await {
-                    Ok(found) => self.look_through(found).await,
-                    Err(error) => {
-                        warn!(%error, "The boxes can't be looked through: {error}");
-                        Ok(())
-                    }
-                },
-                () = self.parts.soft.cancelled() => return,
-            };
-            if let Err(error) = looked {
-                warn!(%error, "What other gateways left can't be looked for: {error}");
+        let work = async {
+            let mut ticks = interval(LOOK_FOR_WORK);
+            loop {
+                ticks.tick().await;
+                if let Err(error) = self.take_up_work().await {
+                    warn!(%error, "What other gateways left can't be looked for: {error}");
+                }
             }
+        };
+        // Beside it: an engine may take long.
+        let boxes = async {
+            let mut ticks = interval(LOOK_FOR_BOXES);
+            loop {
+                ticks.tick().await;
+                match self.parts.pool.boxes().await {
+                    Err(error) => warn!(%error, "The boxes can't be looked through: {error}"),
+                    Ok(found) => {
+                        if let Err(error) = self.look_through(found).await {
+                            warn!(%error, "Whose the boxes are can't be looked up: {error}");
+                        }
+                    }
+                }
+            }
+        };
+        tokio::select! {
+            () = work => (),
+            () = boxes => (),
+            () = self.parts.soft.cancelled() => (),
         }
     }
 

@@ -3,7 +3,7 @@
 
 import { signal } from "@preact/signals";
 import { GatewayError } from "streamgate";
-import { connect, disconnect, words } from "./gateway";
+import { connect, disconnect, gateway, words } from "./gateway";
 import { forget, loadProfiles, reload } from "./sessions";
 
 export interface Account {
@@ -41,8 +41,10 @@ export function signOut(problem: string | null = null): void {
 
 async function enter(token: string | undefined, refusal: string | null): Promise<void> {
   forget();
+  disconnect(); // What was another's is not kept.
   const client = connect(token);
   const problem = await reload();
+  if (gateway.value !== client) return; // Somebody else has signed in meanwhile.
   if (problem instanceof GatewayError && (problem.code === "UNAUTHORIZED" || problem.code === "FORBIDDEN")) {
     signOut(problem.code === "FORBIDDEN" ? words(problem) : refusal);
     return;

@@ -69,8 +69,29 @@ export function ownAddress(source: string): string | null {
   return signed && /^https?:$/.test(url.protocol) ? url.pathname.slice(1) + url.search : null;
 }
 
-/** What the Markdown shows. */
+/** Longer texts are shown as they are: the time to read Markdown may grow with the square of its length. */
+const MARKDOWN_LENGTH = 100_000;
+
+/** What the Markdown shows; the text itself when it is too long, or nested too deep, to be read. */
 export function render(source: string): DocumentFragment {
+  if (source.length > MARKDOWN_LENGTH) return plain(source);
+  try {
+    return rendered(source);
+  } catch {
+    return plain(source);
+  }
+}
+
+function plain(source: string): DocumentFragment {
+  const fragment = document.createDocumentFragment();
+  const pre = document.createElement("pre");
+  pre.textContent = source;
+  fragment.append(pre);
+  framed(pre);
+  return fragment;
+}
+
+function rendered(source: string): DocumentFragment {
   const fragment = DOMPurify.sanitize(marked.parse(source, { async: false }), {
     ALLOWED_TAGS, ALLOWED_ATTR, ALLOW_DATA_ATTR: false, ALLOW_ARIA_ATTR: false, RETURN_DOM_FRAGMENT: true,
   });

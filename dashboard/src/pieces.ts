@@ -31,7 +31,12 @@ export class Pieces {
   }
 
   private settle(blank: number): void {
-    const tokens = marked.lexer(this.text.slice(this.tailStart));
+    let tokens;
+    try {
+      tokens = marked.lexer(this.text.slice(this.tailStart));
+    } catch {
+      return; // Nested too deep: it stays one piece.
+    }
     let end = this.tailStart;
     let kept = this.tailStart;
     for (const token of tokens.slice(0, -1)) {

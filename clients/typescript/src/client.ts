@@ -119,7 +119,9 @@ export class Streamgate {
     const { sessionId, idempotencyKey, ...others } = options;
     const fields = { prompt, ...snakes(others), idempotency_key: idempotencyKey ?? randomKey() };
     if (typeof sessionId === "string") {
-      const subscription = this.#feeds.subscribe(sessionId, { tail: 0 }, true);
+      // Under a key of the caller's the task may be an earlier one.
+      const from = idempotencyKey === undefined ? { tail: 0 } : {};
+      const subscription = this.#feeds.subscribe(sessionId, from, true);
       try {
         const reply = await this.#connection.request(
           { type: "session.turn", session_id: sessionId, ...fields },

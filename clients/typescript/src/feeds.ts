@@ -98,6 +98,8 @@ export class Subscription implements AsyncIterableIterator<SessionEvent> {
 
   /** An event of its session, live or replayed. */
   take(event: SessionEvent): void {
+    // Nobody need send more: what was missed is reread.
+    if (this.behind && this.#endsTask(event)) this.#feeds.drop(this);
     if (!this.armed || this.ended || event.seq <= (this.cursor ?? 0)) return;
     if (this.#queue.length >= QUEUE) {
       this.behind = true;
@@ -122,10 +124,13 @@ export class Subscription implements AsyncIterableIterator<SessionEvent> {
     if (this.ended) return;
     if (this.ofTask && this.#taskId !== undefined && event.task_id !== this.#taskId) return;
     this.#queue.push(event);
-    const last = this.ofTask
-      ? this.#taskId !== undefined && (event.type === "task:done" || event.type === "task:failed")
-      : event.type === "session.closed";
+    const last = this.ofTask ? this.#endsTask(event) : event.type === "session.closed";
     if (last) this.end();
+  }
+
+  #endsTask(event: SessionEvent): boolean {
+    const ends = event.type === "task:done" || event.type === "task:failed";
+    return this.ofTask && ends && this.#taskId !== undefined && event.task_id === this.#taskId;
   }
 
   async #reread(): Promise<void> {

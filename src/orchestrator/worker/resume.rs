@@ -113,10 +113,11 @@ impl Worker {
     pub(super) async fn recall(&mut self) -> Result<(), Lost> {
         let Some(run) = &mut self.run else { return Ok(()) };
         let Some(past) = run.past.take() else { return Ok(()) };
-        let hard = self.parts.hard.clone();
+        let (hard, fenced) = (self.parts.hard.clone(), self.session.fenced().clone());
         tokio::select! {
             before = past => run.shape.precede(before.map_err(|_| Lost)?),
             () = hard.cancelled() => return Err(Lost),
+            () = fenced.cancelled() => return Err(Lost),
         }
         Ok(())
     }

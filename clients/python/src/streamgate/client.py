@@ -110,7 +110,8 @@ class Streamgate:
         key = idempotency_key or secrets.token_hex(16)
         fields: Frame = {"prompt": prompt, "idempotency_key": key, **options}
         if session_id is not None:
-            return await self._turn(session_id, fields)
+            # Under a key of the caller's the task may be an earlier one.
+            return await self._turn(session_id, fields, None if idempotency_key else 0)
         made: list[Subscription] = []
 
         def accepted(reply: Frame, repeated: bool) -> None:
@@ -123,8 +124,8 @@ class Streamgate:
         reply = await self._connection.request({"type": "task.submit", **fields}, on_reply=accepted)
         return Task(self, self._feeds, reply, made[0])
 
-    async def _turn(self, session_id: str, fields: Frame) -> Task:
-        subscription = self._feeds.subscribe(session_id, tail=0, of_task=True)
+    async def _turn(self, session_id: str, fields: Frame, tail: int | None) -> Task:
+        subscription = self._feeds.subscribe(session_id, tail=tail, of_task=True)
         try:
             reply = await self._connection.request(
                 {"type": "session.turn", "session_id": session_id, **fields},

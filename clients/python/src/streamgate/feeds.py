@@ -107,6 +107,9 @@ class Subscription(AsyncIterator[SessionEvent]):
 
     def take(self, event: Frame) -> None:
         """An event of its session, live or replayed."""
+        # Nobody need send more: what was missed is reread.
+        if self.behind and self._ends_task(event):
+            self._feeds.drop(self)
         if not self.armed or self.ended or event["seq"] <= (self.cursor or 0):
             return
         if len(self._queue) >= QUEUE:
@@ -130,8 +133,12 @@ class Subscription(AsyncIterator[SessionEvent]):
         self._queue.append(event)
         if not self.of_task and event["type"] == "session.closed":
             self.end()
-        if self._task_id is not None and event["type"] in ("task:done", "task:failed"):
+        if self._ends_task(event):
             self.end()
+
+    def _ends_task(self, event: Frame) -> bool:
+        ends = event["type"] in ("task:done", "task:failed")
+        return ends and self._task_id is not None and event.get("task_id") == self._task_id
 
     async def _reread(self) -> None:
         try:

@@ -158,6 +158,34 @@ class TestClient(unittest.IsolatedAsyncioTestCase):
                 await refused
             self.assertEqual(raised.exception.code, code)
 
+    async def test_a_prompt_that_is_repeated_under_its_key_is_heard_whole(self) -> None:
+        gate, later = self.open(), self.open()
+        first = await gate.submit("/tokens 40 20", idempotency_key="one")
+        await anext(aiter(first.events()))
+        repeated = await gate.submit("/tokens 40 20", idempotency_key="one")
+        self.assertEqual(repeated.task_id, first.task_id)
+        self.assertEqual(words(await everything(repeated.events())), tokens(40))
+        second = await gate.submit("/say two", session_id=first.session_id, idempotency_key="two")
+        await second.result()
+        again = await later.submit("/say two", session_id=first.session_id, idempotency_key="two")
+        self.assertEqual(again.task_id, second.task_id)
+        self.assertEqual(words(await everything(again.events())), "two")
+
+    async def test_a_token_that_cannot_be_had_now_is_asked_for_again(self) -> None:
+        asked: list[int] = []
+
+        def token() -> str:
+            asked.append(1)
+            if len(asked) < 3:
+                raise ValueError("not now")
+            return str(gateway.token)
+
+        gate = Streamgate(gateway.url, token)
+        self.addAsyncCleanup(gate.close)
+        task = await gate.submit("/say well")
+        self.assertEqual(words(await everything(task.events())), "well")
+        self.assertEqual(len(asked), 3)
+
     async def test_a_bad_token_is_not_tried_again(self) -> None:
         gate = self.open(token=f"rc_{'0' * 48}")
         for _ in range(2):

@@ -130,9 +130,16 @@ export class Connection extends Emitter<Events> {
   async #connect(): Promise<void> {
     this.#attempt += 1;
     this.#become({ status: "connecting", attempt: this.#attempt });
+    let token: string | undefined;
+    try {
+      token = await this.#options.token();
+    } catch (error) {
+      // What gives it may be as far away as the gateway.
+      if (this.#state.status === "connecting") this.#again(1006, undefined, `no token: ${String(error)}`);
+      return;
+    }
     let socket: Socket;
     try {
-      const token = await this.#options.token();
       const constructor = this.#options.WebSocket ?? (await findSocket());
       if (this.#state.status !== "connecting") return;
       const protocols = token === undefined ? [SUBPROTOCOL] : [SUBPROTOCOL, `Bearer.${token}`];
@@ -206,7 +213,11 @@ export class Connection extends Emitter<Events> {
     const lost = () => new ConnectionError(`${why} (close code ${code}); whether it was done is not known`, code);
     const gone = ({ said, options }: Pending) => said > 0 && (verdict === "drop requests" || options.repeatable === false);
     this.#rejectAll(lost, gone);
-    const retryInMs = this.#wait(code, retryAfterMs(reason));
+    this.#again(code, retryAfterMs(reason), why);
+  }
+
+  #again(code: number, told: number | undefined, why: string): void {
+    const retryInMs = this.#wait(code, told);
     this.#become({ status: "waiting", attempt: this.#attempt, retryInMs, why });
     if (this.#state.status === "waiting") this.#timer = setTimeout(() => void this.#connect(), retryInMs);
   }

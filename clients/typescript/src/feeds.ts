@@ -207,6 +207,8 @@ export class Feeds {
 
   /** A cursor into a session that the gateway has just begun to send, from its first event on. */
   subscribeNew(sessionId: string): Subscription {
+    // Begun long ago, by the same prompt under the same key: its first events have gone by.
+    if (this.#feeds.has(sessionId)) return this.subscribe(sessionId, {}, true);
     const subscription = new Subscription(this, sessionId, { after: 0 }, true);
     const feed = this.#feed(sessionId);
     feed.followed = true;

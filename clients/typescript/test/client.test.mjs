@@ -145,6 +145,36 @@ test("refusals say why", async () => {
   await assert.rejects(all(gate.follow(task.sessionId, { after: 1_000 })), refused("CURSOR_AHEAD"));
 });
 
+test("a prompt that is repeated under its key is heard whole, whoever followed it before", async () => {
+  const gate = open();
+  const whole = tokens(40);
+  const first = await gate.submit("/tokens 40 20", { idempotencyKey: "one" });
+  await heard(gate, "frame", ({ type }) => type === "task:token");
+  const repeated = await gate.submit("/tokens 40 20", { idempotencyKey: "one" });
+  assert.equal(repeated.taskId, first.taskId);
+  assert.deepEqual([words(await all(repeated.events())), words(await all(first.events()))], [whole, whole]);
+
+  const turn = { sessionId: first.sessionId, idempotencyKey: "two" };
+  const second = await gate.submit("/say two", turn);
+  await second.result();
+  const later = open();
+  const again = await later.submit("/say two", turn);
+  assert.equal(again.taskId, second.taskId);
+  assert.equal(words(await all(again.events())), "two");
+});
+
+test("a token that can't be had now is asked for again", async () => {
+  let asked = 0;
+  const token = async () => {
+    asked += 1;
+    if (asked < 3) throw new TypeError("fetch failed");
+    return gateway.token;
+  };
+  const task = await open({ token }).submit("/say well");
+  assert.equal(words(await all(task.events())), "well");
+  assert.equal(asked, 3);
+});
+
 test("a bad token is not tried again", async () => {
   const gate = open({ token: `rc_${"0".repeat(48)}` });
   await assert.rejects(gate.submit("hello"), (error) => error instanceof GatewayError && error.code === "UNAUTHORIZED");

@@ -124,7 +124,7 @@ class Connection:
                 raise
             except (OSError, WebSocketException, TimeoutError) as error:
                 code, reason, why = 1006, "", str(error) or type(error).__name__
-            except Exception as error:  # noqa: BLE001 - of `token` or a listener: whoever waits gets it
+            except Exception as error:  # noqa: BLE001 - of a listener: whoever waits gets it
                 self._end(error)
                 return
             else:
@@ -143,9 +143,12 @@ class Connection:
 
     async def _live(self) -> tuple[int, str]:
         """One connection, from its start to its end: the close code and reason."""
-        token = self._token() if callable(self._token) else self._token
-        if inspect.isawaitable(token):
-            token = await token
+        try:
+            token = self._token() if callable(self._token) else self._token
+            if inspect.isawaitable(token):
+                token = await token
+        except Exception as error:  # noqa: BLE001 - what gives it may be as far away as the gateway
+            raise ConnectionError(f"no token: {error}") from error
         headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         socket = await connect(
             self._url,

@@ -208,6 +208,9 @@ class Feeds:
 
     def subscribe_new(self, session_id: str) -> Subscription:
         """A cursor into a session that the gateway has just begun to send, from its first event on."""
+        if session_id in self._feeds:
+            # Begun long ago, by the same prompt under the same key: its first events have gone by.
+            return self.subscribe(session_id, of_task=True)
         subscription = Subscription(self, session_id, 0, None, True)
         feed = self._feeds.setdefault(session_id, _Feed())
         feed.followed = True

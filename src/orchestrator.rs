@@ -4,6 +4,7 @@
 //! owns it; what is asked of a session goes to its worker's inbox through [`Orchestrator::deliver`] and
 //! nowhere else (tomorrow that may forward to another gateway).
 
+mod allowance;
 mod bill;
 mod briefing;
 pub mod invariants;
@@ -11,6 +12,7 @@ mod queue;
 mod refusal;
 pub mod result_text;
 mod run;
+mod run_state;
 mod seat;
 mod users;
 mod worker;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::task::AbortOnDropHandle;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::super::allowance::{Allowance, turn};
 use super::super::invariants::{OpenAsk, TurnShape};
@@ -15,6 +15,7 @@ use super::super::seat::{Occupant, Seat};
 use super::turns::{continue_id, interrupt_id};
 use super::{Lost, Parts, Refusal, Worker};
 use crate::agent::{self, AgentCommand};
+use crate::database::DatabaseError;
 use crate::domain::Seq;
 use crate::hub::PAGE_EVENTS;
 use crate::runtime::pool::Adoption;
@@ -153,6 +154,11 @@ async fn said_before(parts: Arc<Parts>, task: TaskRecord, until: Seq, state: Run
         let _turn = parts.recalls.acquire().await; // Never closed.
         let mut page = match parts.hub.journal().read_after(task.session, cursor, PAGE_EVENTS).await {
             Ok(page) => page,
+            // Its end will tell less, but it comes.
+            Err(error @ DatabaseError::Corrupt(_)) => {
+                error!(task.id = %task.id, %error, "What task `{}` said before is lost to its end: {error}", task.id);
+                break;
+            }
             // The database may be away: it is tried again.
             Err(error) => {
                 warn!(task.id = %task.id, %error, "What task `{}` said before can't be read now: {error}", task.id);

@@ -169,6 +169,16 @@ impl Authenticator {
         Ok(Principal { user, roles, is_admin, expires_at })
     }
 
+    /// Whether `credential` is still good for what `who` was let in for: not revoked or run out, of the same user,
+    /// and no role taken away that lets it see more. While that can't be checked, it is. Cancel safe.
+    pub async fn still_holds(&self, credential: &Credential, who: &Principal) -> bool {
+        match self.authenticate(credential).await {
+            Ok(now) => now.user == who.user && (now.is_admin || !who.is_admin),
+            Err(AuthError::Unauthorized(_) | AuthError::OriginRefused) => false,
+            Err(AuthError::Unavailable(_)) => true,
+        }
+    }
+
     /// The API tokens it knows.
     pub fn tokens(&self) -> &ApiTokens {
         &self.tokens

@@ -68,8 +68,17 @@ pub struct TaskFilter {
 /// than its way to the database is away by accident.
 pub const GONE_AFTER: Duration = Duration::from_mins(10);
 
-const SESSION: &str = "SELECT id, user_id, profile_id, mode, title, status, container_id, spool_id, spool_record, run_state, last_seq, input_tokens, \
+/// How many events one statement erases.
+const ERASED_AT_ONCE: usize = 10_000;
+/// How many questions of one task are looked at: more than can be open, and than a worker remembers.
+const LAST_QUESTIONS: i64 = 128;
+/// Without what only its worker needs.
+const SESSION: &str = "SELECT id, user_id, profile_id, mode, title, status, container_id, spool_id, spool_record, \
+                       CAST(NULL AS TEXT) AS run_state, CAST(NULL AS TEXT) AS ending, last_seq, input_tokens, \
                        output_tokens, cost_usd, created_at, updated_at FROM sessions WHERE id = $1";
+const WHOLE_SESSION: &str = "SELECT id, user_id, profile_id, mode, title, status, container_id, spool_id, spool_record, \
+                             run_state, ending, last_seq, input_tokens, output_tokens, cost_usd, created_at, \
+                             updated_at FROM sessions WHERE id = $1";
 
 impl Store {
     /// Look-ups in `database`.
@@ -97,8 +106,8 @@ impl Store {
         let rows = fetch_all!(
             connection.on(),
             SessionRow,
-            "SELECT id, user_id, profile_id, mode, title, status, container_id, spool_id, spool_record, CAST(NULL AS TEXT) AS run_state, last_seq, input_tokens,
-                    output_tokens, cost_usd, created_at, updated_at
+            "SELECT id, user_id, profile_id, mode, title, status, container_id, spool_id, spool_record,
+                    CAST(NULL AS TEXT) AS run_state, CAST(NULL AS TEXT) AS ending, last_seq, input_tokens, output_tokens, cost_usd, created_at, updated_at
              FROM sessions WHERE ($1 IS NULL OR user_id = $1) AND ($2 IS NULL OR id < $2)
              ORDER BY id DESC LIMIT $3",
             filter.user.as_ref().map(|user| user.0.clone()),
@@ -161,17 +170,18 @@ impl Store {
         rows.into_iter().map(TaskRow::read).collect()
     }
 
-    /// A task's questions, oldest first.
+    /// A task's questions, oldest first; of very many the last ones.
     pub async fn questions(&self, task: TaskId) -> Result<Vec<QuestionRecord>, DatabaseError> {
         let mut connection = self.database.read().await?;
         let rows = fetch_all!(
             connection.on(),
             QuestionRow,
             "SELECT id, task_id, questions, answer FROM questions
-             WHERE task_id = $1 AND (answered_at IS NULL OR answer IS NOT NULL) ORDER BY id",
-            task.to_string()
+             WHERE task_id = $1 AND (answered_at IS NULL OR answer IS NOT NULL) ORDER BY id DESC LIMIT $2",
+            task.to_string(),
+            LAST_QUESTIONS
         )?;
-        rows.into_iter().map(QuestionRow::read).collect()
+        rows.into_iter().rev().map(QuestionRow::read).collect()
     }
 
     /// What was submitted under a key within the last 24 hours.
@@ -196,16 +206,20 @@ impl Store {
         .transpose()
     }
 
-    /// The sessions of `node`, and those that no gateway owns any more, in which a task is open.
+    /// The sessions of `node`, and those that no gateway owns any more, in which a task is open, or which are to be
+    /// closed.
     pub async fn sessions_with_work(&self, node: &str) -> Result<Vec<SessionId>, DatabaseError> {
         let mut connection = self.database.read().await?;
         let rows = fetch_all!(
             connection.on(),
             (String,),
-            "SELECT DISTINCT sessions.id FROM sessions JOIN tasks ON tasks.session_id = sessions.id
-             WHERE (sessions.owner_node = $1 OR sessions.lease_until <= (SELECT now FROM clock))
-               AND tasks.state IN ('queued', 'starting', 'running', 'awaiting_answer')
-             ORDER BY sessions.id",
+            "SELECT id FROM sessions
+             WHERE (owner_node = $1 OR lease_until <= (SELECT now FROM clock))
+               AND id IN (SELECT session_id FROM tasks
+                          WHERE state IN ('queued', 'starting', 'running', 'awaiting_answer')
+                          UNION
+                          SELECT id FROM sessions WHERE ending IS NOT NULL AND status = 'active')
+             ORDER BY id",
             node
         )?;
         rows.iter().map(|(id,)| SessionId::parse(id).ok_or(DatabaseError::Corrupt("session id"))).collect()
@@ -249,7 +263,7 @@ impl Store {
         if rows == 0 {
             return Ok(None);
         }
-        let row = fetch_optional!(transaction.on(), SessionRow, SESSION, id.to_string())?;
+        let row = fetch_optional!(transaction.on(), SessionRow, WHOLE_SESSION, id.to_string())?;
         let epoch =
             fetch_optional!(transaction.on(), (i64,), "SELECT epoch FROM sessions WHERE id = $1", id.to_string())?;
         transaction.commit().await?;
@@ -306,8 +320,20 @@ impl Store {
         transaction.commit().await
     }
 
-    /// Erases a closed session with its events, tasks and questions. `false`: it is not closed, or gone.
+    /// Erases a closed session with its events, tasks and questions. `false`: it is not closed, or gone. Of a long one
+    /// the events go in parts, so that no statement takes long and others commit between them.
     pub async fn erase(&self, id: SessionId) -> Result<bool, DatabaseError> {
+        let closed = "SELECT last_seq FROM sessions WHERE id = $1 AND status = $2";
+        let mut connection = self.database.read().await?;
+        let row = fetch_optional!(connection.on(), (i64,), closed, id.to_string(), SessionStatus::Closed.as_str())?;
+        drop(connection);
+        let Some((last_seq,)) = row else { return Ok(false) };
+        for part in (0..last_seq).step_by(ERASED_AT_ONCE).skip(1) {
+            let mut transaction = self.database.begin().await?;
+            let statement = "DELETE FROM events WHERE session_id = $1 AND seq <= $2";
+            execute!(transaction.on(), statement, id.to_string(), part)?;
+            transaction.commit().await?;
+        }
         let mut transaction = self.database.begin().await?;
         let rows = execute!(
             transaction.on(),

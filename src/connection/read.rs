@@ -131,6 +131,11 @@ impl Reader {
                     ErrorFrame::new(ErrorCode::InvalidJson, "binary frames are not read; send JSON in text frames");
                 self.send(ServerFrame::Error(error).into()).await
             }
+            // The library answers pings; somebody who sends nothing else is one who floods all the same.
+            Some(Ok(Message::Ping(_) | Message::Pong(_))) => match self.flood.frame() {
+                Verdict::Close => Some(End::Close(CloseCode::Flooding)),
+                Verdict::Take | Verdict::Refuse(_) => None,
+            },
             read => end_of(read.as_ref()),
         }
     }

@@ -25,7 +25,7 @@ use tracing::warn;
 use super::events::{after_seq, check_cursor, viewer};
 use super::query::Query;
 use super::{ApiError, Gateway};
-use crate::auth::{AuthError, Credential, Principal};
+use crate::auth::{Credential, Principal};
 use crate::connection::{Permit, TooMany};
 use crate::domain::{Seq, SessionId};
 use crate::hub::Subscription;
@@ -123,7 +123,7 @@ impl Stream {
                 }
                 () = sleep_until(self.max_age) => return None,
                 () = sleep_until(self.recheck_at) => {
-                    if !is_still_welcome(&self.gateway, &self.credential, &self.who).await {
+                    if !self.gateway.authenticator.still_holds(&self.credential, &self.who).await {
                         return None;
                     }
                     self.recheck_at = Instant::now() + RECHECK;
@@ -167,15 +167,6 @@ impl Stream {
             text.push_str("\n\n");
         }
         text
-    }
-}
-
-/// While a credential can't be checked, the stream stays.
-async fn is_still_welcome(gateway: &Gateway, credential: &Credential, who: &Principal) -> bool {
-    match gateway.authenticator.authenticate(credential).await {
-        Ok(now) => now.user == who.user && now.is_admin == who.is_admin,
-        Err(AuthError::Unauthorized(_) | AuthError::OriginRefused) => false,
-        Err(AuthError::Unavailable(_)) => true,
     }
 }
 

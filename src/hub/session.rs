@@ -122,7 +122,8 @@ impl Session {
             head = head.next();
             frames.push(event.encode(head, at, self.id, task));
         }
-        let bytes: usize = frames.iter().map(|frame| frame.frame.len()).sum();
+        let state = progress.as_ref().and_then(|progress| progress.run_state.as_ref()).map_or(0, String::len);
+        let bytes = state + frames.iter().map(|frame| frame.frame.len()).sum::<usize>();
         let share = (bytes >> 10).max(frames.len() * LEAST_EVENT_KIB);
         let share = u32::try_from(share).unwrap_or(WINDOW_KIB).clamp(LEAST_KIB, WINDOW_KIB);
         let share = Arc::clone(&self.window).acquire_many_owned(share).await.map_err(|_| JournalClosed)?;

@@ -109,6 +109,8 @@ pub enum Effect {
     WithdrawAsk(AskId),
     /// Any open state → an ended one; adds the usage to the session's.
     EndTask(Box<TaskEnd>),
+    /// The session is to be closed when its box has gone, for this reason.
+    EndSession(&'static str),
     /// `active → closed`.
     CloseSession,
     /// What its user calls the session.
@@ -143,7 +145,7 @@ impl Effect {
             Self::CreateTask(new) => return create_task(transaction, &id, new, at).await,
             Self::SetContainer(container, spool) => execute!(
                 transaction.on(),
-                "UPDATE sessions SET container_id = $2, spool_id = $3, spool_record = 0 WHERE id = $1",
+                "UPDATE sessions SET container_id = $2, spool_id = $3 WHERE id = $1",
                 &id,
                 container.to_string(),
                 spool.to_string()
@@ -198,6 +200,9 @@ impl Effect {
                 at.0
             )?,
             Self::EndTask(end) => return end_task(transaction, &id, end, at).await,
+            Self::EndSession(reason) => {
+                execute!(transaction.on(), "UPDATE sessions SET ending = $2 WHERE id = $1", &id, *reason)?
+            }
             Self::CloseSession => {
                 execute!(transaction.on(), "UPDATE sessions SET status = 'closed' WHERE id = $1", &id)?
             }

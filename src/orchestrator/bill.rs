@@ -55,6 +55,12 @@ impl Bill {
         }
     }
 
+    /// What has been spent at least, in US dollars: what a budget is held against. A call without a price hides
+    /// nothing of what the others cost.
+    pub(super) fn spent(&self) -> f64 {
+        self.metered.map_or(0.0, |metered| metered.cost_usd).max(self.told.cost_usd)
+    }
+
     /// Whether the cost in it is true.
     pub(super) fn cost_known(&self) -> bool {
         (self.metered.is_some() && self.priced) || self.cost_known

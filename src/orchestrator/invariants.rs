@@ -41,6 +41,10 @@ pub enum Note {
 
 /// How many tool calls one task may make: what viewers know by id has to be kept until its end.
 const TOOL_CALLS: usize = 100_000;
+/// How many of them may be open at a time: their names are kept with every commit.
+const OPEN_TOOLS: usize = 128;
+/// How many questions may be open at a time: their words are kept in memory.
+const OPEN_ASKS: usize = 16;
 
 /// A tool call without a result.
 #[derive(Debug)]
@@ -208,7 +212,7 @@ impl TurnShape {
         if self.position(id).is_some() {
             return Some(Note::Dropped("a tool call under the id of one that is still open"));
         }
-        if self.known_ids.len() >= TOOL_CALLS {
+        if self.known_ids.len() >= TOOL_CALLS || self.open_tools.len() >= OPEN_TOOLS {
             return Some(Note::Dropped("a tool call too many"));
         }
         let agent_id = as_name(id).to_owned();
@@ -238,6 +242,9 @@ impl TurnShape {
         }
         if self.open_asks.iter().any(|ask| as_name(&ask.tool_id) == as_name(&id)) {
             return Note::Dropped("a second question of a tool call before the first was answered");
+        }
+        if self.open_asks.len() >= OPEN_ASKS {
+            return Note::Dropped("a question too many");
         }
         if questions.is_empty() {
             return Note::Dropped("a question without questions");

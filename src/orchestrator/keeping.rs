@@ -145,7 +145,7 @@ impl Orchestrator {
     /// Erases what is past its time: closed sessions after `retention` (never when zero), old keys.
     /// Once an hour until shutdown.
     pub async fn keep_house(&self, retention: Duration) {
-        let mut ticks = tokio::time::interval(Duration::from_hours(1));
+        let mut ticks = interval(Duration::from_hours(1));
         loop {
             tokio::select! {
                 _ = ticks.tick() => (),

@@ -146,8 +146,8 @@ pub(super) struct Run {
     pub(super) cancelling: Vec<CancelReply>,
     /// Questions that the agent took back, to be told with what it says next.
     pub(super) withdrawn: Vec<AskId>,
-    /// What was answered in this run.
-    pub(super) answered: Vec<(AskId, Answer, Receipt)>,
+    /// What was answered in this run last.
+    answered: Vec<(AskId, Answer, Receipt)>,
     mode: Mode,
     allowance: Allowance,
     phase: Phase,
@@ -253,8 +253,8 @@ impl Run {
         self.continuation + self.budget.grants()
     }
 
-    pub(super) fn is_batch(&self) -> bool {
-        self.mode == Mode::Batch
+    pub(super) fn mode(&self) -> Mode {
+        self.mode
     }
 
     /// When something is due.
@@ -386,6 +386,19 @@ impl Run {
             self.answered_tools.remove(0);
         }
         Some(open)
+    }
+
+    /// Keeps an answer, for those that give it again. Of earlier ones the database knows.
+    pub(super) fn note_answer(&mut self, ask: AskId, answer: Answer, receipt: Receipt) {
+        if self.answered.len() >= ANSWERED {
+            self.answered.remove(0);
+        }
+        self.answered.push((ask, answer, receipt));
+    }
+
+    /// What was answered last, oldest first.
+    pub(super) fn answered(&self) -> &[(AskId, Answer, Receipt)] {
+        &self.answered
     }
 
     /// The last events of the task and what changes with them: exactly one terminal event (G4), no tool

@@ -100,7 +100,7 @@ impl From<JournalClosed> for Lost {
 
 /// What ends a session.
 struct Ending {
-    reason: &'static str,
+    reason: String,
     waiting: Vec<Reply<Receipt>>,
 }
 
@@ -275,6 +275,7 @@ impl Worker {
                 return Err(refusal);
             }
         }
+        worker.ending = record.ending.map(|reason| Ending { reason, waiting: Vec::new() });
         if let Seat::Up(occupant) = &mut worker.seat
             && worker.run.is_none()
             && worker.starting.is_none()

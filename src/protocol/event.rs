@@ -180,7 +180,7 @@ pub enum Event {
     #[schemars(rename = "session.closed")]
     SessionClosed {
         /// Why: `ended`, `batch_done`, `no_container`.
-        reason: &'static str,
+        reason: String,
     },
 }
 

@@ -268,7 +268,7 @@ fn a_document_client_meets_the_documents_types_only() {
         (turn_done(usage), Audience::Document),
         (Event::TaskDone { status: "completed" }, Audience::Document),
         (Event::TaskFailed { error: name(), retryable: false, usage }, Audience::Document),
-        (Event::SessionClosed { reason: "ended" }, Audience::Extended),
+        (Event::SessionClosed { reason: "ended".to_owned() }, Audience::Extended),
     ];
     let types: HashSet<&str> = events.iter().map(|(event, _)| event.wire_type()).collect();
     assert_eq!(types.len(), events.len());

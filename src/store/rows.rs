@@ -32,8 +32,10 @@ pub struct SessionRecord {
     pub spool: Option<SpoolId>,
     /// The last record of it that has been dealt with.
     pub spool_record: u64,
-    /// What is known of the run at work besides its events, as JSON.
+    /// What is known of the run at work besides its events, as JSON. For its worker alone: others see `None`.
     pub run_state: Option<String>,
+    /// Why it is to be closed, if it is. For its worker alone, as [`Self::run_state`].
+    pub ending: Option<String>,
     /// Its last event.
     pub last_seq: Seq,
     /// Summed over its tasks.
@@ -108,6 +110,7 @@ pub(super) struct SessionRow {
     spool_id: Option<String>,
     spool_record: i64,
     run_state: Option<String>,
+    ending: Option<String>,
     last_seq: i64,
     input_tokens: i64,
     output_tokens: i64,
@@ -169,6 +172,7 @@ impl SessionRow {
             spool: self.spool_id.map(|id| SpoolId::parse(&id).ok_or(corrupt("spool id"))).transpose()?,
             spool_record: u64::try_from(self.spool_record).unwrap_or(0),
             run_state: self.run_state,
+            ending: self.ending,
             last_seq: Seq::from_db(self.last_seq),
             usage: usage(self.input_tokens, self.output_tokens, self.cost_usd),
             created_at: Timestamp(self.created_at),

@@ -158,3 +158,37 @@ async fn a_gateway_that_comes_back_leaves_alone_what_another_uses_now() {
     first.stop().await;
     second.stop().await;
 }
+
+#[tokio::test]
+async fn a_batch_whose_gateway_died_between_its_end_and_that_of_its_session_is_closed() {
+    let mut world = World::new().await;
+    let node = DataDir::new();
+    let gateway = world.start(&node).await;
+    let submit =
+        serde_json::json!({"type": "task.submit", "mode": "batch", "prompt": "/say x", "idempotency_key": "b"});
+    let session = world.door().ask(submit).await["session_id"].as_str().unwrap().to_owned();
+    let journal = world.journal().await;
+    let is_closed = async || -> bool {
+        let closed = "SELECT status = 'closed' FROM sessions WHERE id = $1";
+        sqlx::query_scalar(closed).bind(&session).fetch_one(&journal).await.unwrap()
+    };
+    eventually("the batch is over", is_closed).await;
+    gateway.kill().await;
+
+    // What the journal holds when the task's end has committed, and no more.
+    let mut back = journal.begin().await.unwrap();
+    for undo in [
+        "DELETE FROM events USING sessions WHERE session_id = id AND seq = last_seq AND frame LIKE '%session.closed%'
+         AND id = $1",
+        "UPDATE sessions SET status = 'active', last_seq = last_seq - 1 WHERE id = $1",
+    ] {
+        assert_eq!(sqlx::query(undo).bind(&session).execute(&mut *back).await.unwrap().rows_affected(), 1, "{undo}");
+    }
+    back.commit().await.unwrap();
+    let gateway = world.start(&node).await;
+    eventually("it is closed", is_closed).await;
+    let last = "SELECT frame FROM events WHERE session_id = $1 ORDER BY seq DESC LIMIT 1";
+    let last: String = sqlx::query_scalar(last).bind(&session).fetch_one(&journal).await.unwrap();
+    assert!(last.contains("batch_done"), "{last}");
+    gateway.stop().await;
+}

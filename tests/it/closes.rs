@@ -233,6 +233,26 @@ async fn an_expired_token_closes_its_live_connections_with_4001() {
 }
 
 #[tokio::test]
+async fn a_flood_of_pings_is_closed_with_4100() {
+    let gateway = gateway(|config| {
+        config.limits.frames_per_second = 1;
+        config.limits.frames_burst = 1;
+        config.limits.flood_seconds = 1;
+    })
+    .await;
+    let mut raw = raw(&gateway).await;
+    // One after the other is answered until it is too much.
+    let close = loop {
+        raw.frame(raw::PING, b"x").await;
+        if let Err(close) = raw.pong_or_close().await {
+            break close;
+        }
+    };
+    check_reason((close.0, &close.1), 4100, "flooding");
+    gateway.stop().await;
+}
+
+#[tokio::test]
 async fn a_flood_is_refused_and_then_closed_with_4100() {
     let gateway = gateway(|config| {
         config.limits.frames_per_second = 1;

@@ -15,9 +15,11 @@ use crate::support::PATIENCE;
 pub(crate) const TEXT: u8 = 0x81;
 pub(crate) const BINARY: u8 = 0x82;
 pub(crate) const CLOSE: u8 = 0x88;
+pub(crate) const PING: u8 = 0x89;
 /// Kinds of frames that come back.
 const TEXT_OPCODE: u8 = 0x1;
 const CLOSE_OPCODE: u8 = 0x8;
+const PONG_OPCODE: u8 = 0xA;
 /// Any key will do: masking hides nothing.
 const MASK: [u8; 4] = [0x12, 0x34, 0x56, 0x78];
 
@@ -104,6 +106,17 @@ impl Raw {
         loop {
             match next_frame(&mut self.reader).await.expect("a frame") {
                 (TEXT_OPCODE, payload) => return Ok(serde_json::from_slice(&payload).unwrap()),
+                (CLOSE_OPCODE, payload) => return Err(code_and_reason(&payload)),
+                _ => (),
+            }
+        }
+    }
+
+    /// The next pong, or the code and the reason of the server's close.
+    pub(crate) async fn pong_or_close(&mut self) -> Result<(), (u16, String)> {
+        loop {
+            match next_frame(&mut self.reader).await.expect("a frame") {
+                (PONG_OPCODE, _) => return Ok(()),
                 (CLOSE_OPCODE, payload) => return Err(code_and_reason(&payload)),
                 _ => (),
             }

@@ -638,6 +638,22 @@ async fn a_session_is_started_named_and_erased_over_rest() {
 }
 
 #[tokio::test]
+async fn a_long_session_is_erased_whole() {
+    on_both(|database| async {
+        let gateway = TestGateway::start(database).await;
+        let alice = Rest::of(&gateway, "alice").await;
+        let session = alice.session().await;
+        // More than one statement erases.
+        turn(&gateway, "alice", &session, "/tokens 20500 0").await;
+        let path = format!("/v1/sessions/{session}");
+        assert_eq!(alice.send(Method::DELETE, &path, None).await.status(), StatusCode::NO_CONTENT);
+        assert_eq!(alice.refused(Method::GET, &path, None).await, refusal(404, "SESSION_NOT_FOUND"));
+        gateway.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn admins_see_and_stop_everything_and_speak_nowhere() {
     on_both(|database| async {
         let gateway = TestGateway::start(database).await;

@@ -23,15 +23,19 @@ const GO_ON: &str = "Go on";
 const STOP: &str = "Stop";
 
 /// How far a run is with its budget.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(in super::super) struct Budget {
-    /// How often as much again was granted.
+    /// How often more was granted.
     grants: u32,
+    /// What it may cost since then, in US dollars.
+    limit_usd: Option<f64>,
     /// Whether the agent is being stopped so that the user can be asked.
     pausing: bool,
     /// The question that waits for an answer. What an agent asks in the same words is not this.
     asked: Option<AskId>,
+    /// Whether the agent has done something since it was put, though it had stopped.
+    restless: bool,
 }
 
 /// What an answer is to lead to.
@@ -45,7 +49,7 @@ pub(in super::super) enum Verdict {
 }
 
 impl Budget {
-    /// How often as much again was granted.
+    /// How often more was granted.
     pub(in super::super) const fn grants(self) -> u32 {
         self.grants
     }
@@ -69,7 +73,7 @@ impl Run {
     /// known yet.
     pub(in super::super) fn meter(&mut self, call: &Metered) -> Option<End> {
         self.bill.meter(call);
-        self.over_budget().filter(|_| self.budget.asked.is_none())
+        self.over_budget().filter(|_| !self.is_paused())
     }
 
     /// Whether the user is asked before the task fails for its cost.
@@ -82,7 +86,17 @@ impl Run {
         self.budget.asked.is_some()
     }
 
-    /// How often as much again was granted.
+    /// Takes note that the agent does something, though it had stopped.
+    pub(in super::super) const fn note_unrest(&mut self) {
+        self.budget.restless = true;
+    }
+
+    /// Whether its agent has done nothing since the user was asked.
+    pub(in super::super) const fn rests(&self) -> bool {
+        !self.budget.restless
+    }
+
+    /// How often more was granted.
     pub(in super::super) const fn grants(&self) -> u32 {
         self.budget.grants
     }
@@ -100,32 +114,44 @@ impl Run {
         true
     }
 
-    /// Asks, now that the agent has stopped.
-    pub(in super::super) fn ask_for_more(&mut self, events: &mut Vec<Event>) {
-        self.budget.pausing = false;
+    /// Asks, now that the agent has stopped. Returns how the run ends, if nobody can be asked.
+    pub(in super::super) fn ask_for_more(&mut self, events: &mut Vec<Event>) -> Option<End> {
+        let end = self.over_budget().unwrap_or_else(refused);
+        if let Phase::Working { since } = self.phase {
+            self.worked += since.elapsed();
+        }
         self.phase = Phase::Working { since: Instant::now() };
+        self.budget.pausing = false;
         self.withdrawn.extend(self.shape.open_asks().iter().map(|open| open.ask_id));
         self.shape.close_open_tools("interrupted", events);
-        let (spent, budget) = (self.bill.usage().cost_usd, self.allowance.max_budget_usd.unwrap_or_default());
+        let question = self.question();
+        let id = format!("budget/{}", self.budget.grants + 1);
+        let input = raw_json(&json!({ "questions": [question] }));
+        self.shape.take(AgentEvent::ToolUse { id: id.clone(), tool: ASK_TOOL.to_owned(), input }, events);
+        match self.shape.take(AgentEvent::Ask { id, questions: vec![question] }, events) {
+            Some(Note::Asked(ask)) => {
+                (self.budget.asked, self.budget.restless) = (Some(ask), false);
+                None
+            }
+            _ => Some(end), // It has made too many tool calls already.
+        }
+    }
+
+    fn question(&self) -> Question {
         let option = |label: &str, description: String| QuestionOption {
             label: label.to_owned(),
             description: Some(description),
         };
-        let question = Question {
-            question: format!("The task has cost {spent} USD and was to cost {} USD. May it go on?", self.limit()),
+        let (spent, limit) = (rounded(self.bill.spent()), rounded(self.limit()));
+        let more = rounded(self.allowance.max_budget_usd.unwrap_or_default());
+        Question {
+            question: format!("The task has cost {spent} USD and was to cost {limit} USD. May it go on?"),
             header: Some("Budget".to_owned()),
             options: vec![
-                option(GO_ON, format!("for {budget} USD more")),
+                option(GO_ON, format!("for {more} USD more")),
                 option(STOP, "the task ends as failed".to_owned()),
             ],
             multi_select: false,
-        };
-        let id = format!("budget/{}", self.budget.grants + 1);
-        let input = raw_json(&json!({ "questions": [question] }));
-        self.shape.take(AgentEvent::ToolUse { id: id.clone(), tool: ASK_TOOL.to_owned(), input }, events);
-        let asked = self.shape.take(AgentEvent::Ask { id, questions: vec![question] }, events);
-        if let Some(Note::Asked(ask)) = asked {
-            self.budget.asked = Some(ask);
         }
     }
 
@@ -143,17 +169,17 @@ impl Run {
         let goes_on = said.is_some_and(|said| said.trim().eq_ignore_ascii_case(GO_ON));
         let output = if goes_on { GO_ON } else { STOP }.to_owned();
         self.shape.take(AgentEvent::ToolResult { id: open.tool_id.clone(), output, is_error: false }, events);
-        match end {
-            Some(end) if !goes_on => {
-                // Set already: after a crash it is not to be waited for.
-                self.phase = Phase::stopping(end.clone());
-                Verdict::End(end)
-            }
-            _ => {
-                self.budget.grants += 1;
-                Verdict::GoOn
-            }
+        if goes_on {
+            let more = self.allowance.max_budget_usd.unwrap_or_default();
+            self.budget.limit_usd = Some(self.bill.spent().max(self.limit()) + more);
+            self.budget.grants += 1;
+            return Verdict::GoOn;
         }
+        // A price that was changed meanwhile is no reason to go on.
+        let end = end.unwrap_or_else(refused);
+        // Set already: after a crash it is not to be waited for.
+        self.phase = Phase::stopping(end.clone());
+        Verdict::End(end)
     }
 
     /// How the run ends if nobody says that it may cost more; `None` if nobody is asked.
@@ -163,13 +189,29 @@ impl Run {
 
     /// How the run ends, if it has cost too much.
     pub(super) fn over_budget(&self) -> Option<End> {
-        let (spent, budget) = (self.bill.usage().cost_usd, self.limit());
-        let over = self.allowance.max_budget_usd.is_some() && spent >= budget;
-        over.then(|| End::failed(format!("budget: the task has cost {spent} USD, its limit is {budget} USD"), false))
+        let (spent, limit) = (self.bill.spent(), self.limit());
+        let over = self.allowance.max_budget_usd.is_some() && spent >= limit;
+        over.then(|| {
+            let (spent, limit) = (rounded(spent), rounded(limit));
+            End::failed(format!("budget: the task has cost {spent} USD, its limit is {limit} USD"), false)
+        })
     }
 
     /// What it may cost by now, in US dollars.
     fn limit(&self) -> f64 {
-        self.allowance.max_budget_usd.unwrap_or_default() * f64::from(1 + self.budget.grants)
+        self.budget.limit_usd.or(self.allowance.max_budget_usd).unwrap_or_default()
     }
 }
+
+/// How a run ends that is within a budget which was changed meanwhile.
+fn refused() -> End {
+    End::failed("budget: it was not to cost more", false)
+}
+
+/// US dollars as people read them.
+fn rounded(usd: f64) -> f64 {
+    (usd * 1e6).round() / 1e6
+}
+
+#[cfg(test)]
+mod tests;

@@ -14,6 +14,11 @@ use crate::journal::{Effect, IdempotencyKey, NewTask, TaskEnd};
 use crate::protocol::reply::raw_json;
 use crate::protocol::{Answer, Event, Submit};
 
+/// Why sessions are closed.
+const ENDED: &str = "ended";
+const BATCH_DONE: &str = "batch_done";
+pub(super) const NO_CONTAINER: &str = "no_container";
+
 impl Worker {
     pub(super) async fn obey(&mut self, command: Command) -> Result<(), Lost> {
         match command {
@@ -150,7 +155,7 @@ impl Worker {
         let times = run.continued();
         let receipt = self.publish(Some(task), &events, effects).await?;
         if let Some(run) = &mut self.run {
-            run.answered.push((open.ask_id, answer.clone(), receipt.clone()));
+            run.note_answer(open.ask_id, answer.clone(), receipt.clone());
         }
         let _ = reply.send(Ok(Some(receipt.clone())));
         let (id, command) = match verdict {
@@ -175,7 +180,7 @@ impl Worker {
         answer: &Answer,
     ) -> Result<Option<Receipt>, Refusal> {
         let run = self.run.as_ref().filter(|run| run.task == task);
-        let mut answered = run.iter().flat_map(|run| run.answered.iter().rev());
+        let mut answered = run.iter().flat_map(|run| run.answered().iter().rev());
         match answered.find(|(id, ..)| ask.is_none_or(|ask| ask == *id)) {
             Some((_, earlier, receipt)) if earlier == answer => Ok(Some(receipt.clone())),
             Some(_) => Err(Refusal::AnsweredOtherwise),
@@ -188,7 +193,7 @@ impl Worker {
             let _ = reply.send(self.closed.clone().ok_or(Refusal::SessionClosed));
             return Ok(());
         }
-        self.ending.get_or_insert(Ending { reason: "ended", waiting: Vec::new() }).waiting.push(reply);
+        self.ending.get_or_insert(Ending { reason: ENDED.to_owned(), waiting: Vec::new() }).waiting.push(reply);
         while let Some(task) = self.queue.pop() {
             self.cancel_waiting(task.id, Mode::Session).await?;
         }
@@ -263,9 +268,9 @@ impl Worker {
             usage: Usage::default(),
         };
         let done = Event::TaskDone { status: TaskState::Cancelled.as_str() };
-        let receipt = self.publish(Some(task), &[done], vec![Effect::EndTask(Box::new(end))]).await?;
+        let effects = [Effect::EndTask(Box::new(end))].into_iter().chain(self.end_with(mode)).collect();
+        let receipt = self.publish(Some(task), &[done], effects).await?;
         self.ended = Some((task, TaskState::Cancelled, receipt.clone()));
-        self.close_after_batch(mode);
         Ok(receipt)
     }
 
@@ -287,16 +292,18 @@ impl Worker {
             usage: Usage::default(),
         };
         let failed = Event::TaskFailed { error, retryable, usage: end.usage };
-        let receipt = self.publish(Some(task), &[failed], vec![Effect::EndTask(Box::new(end))]).await?;
+        let effects = [Effect::EndTask(Box::new(end))].into_iter().chain(self.end_with(mode)).collect();
+        let receipt = self.publish(Some(task), &[failed], effects).await?;
         self.ended = Some((task, TaskState::Failed, receipt));
-        self.close_after_batch(mode);
         Ok(())
     }
 
-    pub(super) fn close_after_batch(&mut self, mode: Mode) {
-        if mode == Mode::Batch {
-            self.ending.get_or_insert(Ending { reason: "batch_done", waiting: Vec::new() });
-        }
+    /// What is to be committed with the end of a task, which is to be the end of its session in batch mode.
+    pub(super) fn end_with(&mut self, mode: Mode) -> Option<Effect> {
+        (mode == Mode::Batch).then(|| {
+            self.ending.get_or_insert_with(|| Ending { reason: BATCH_DONE.to_owned(), waiting: Vec::new() });
+            Effect::EndSession(BATCH_DONE)
+        })
     }
 
     /// Ends the session, now that nothing of it runs.
@@ -308,9 +315,9 @@ impl Worker {
         self.slot = None;
         self.seat = Seat::Empty; // One that is only coming finds nobody.
         self.status = SessionStatus::Closed;
-        let closed = Event::SessionClosed { reason: ending.reason };
+        let closed = Event::SessionClosed { reason: ending.reason.clone() };
         let receipt = self.publish(None, &[closed], vec![Effect::CloseSession]).await?;
-        info!(session.id = %self.session.id(), reason = ending.reason, "Session `{}` is closed", self.session.id());
+        info!(session.id = %self.session.id(), reason = %ending.reason, "Session `{}` is closed", self.session.id());
         for reply in self.ready.drain(..) {
             let _ = reply.send(Err(Refusal::SessionClosed));
         }

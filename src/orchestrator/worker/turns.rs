@@ -11,9 +11,10 @@ use super::super::invariants::Note;
 use super::super::run::{AfterStop, Due, End, Run, Share, Step};
 use super::super::seat::{Occupant, Seat, SeatEvent};
 use super::super::users::RunningSlot;
+use super::commands::NO_CONTAINER;
 use super::{Ending, Lost, Worker};
 use crate::agent::{self, Adapter, AgentCommand, AgentEvent, Tell};
-use crate::domain::{Mode, TaskId, TaskState};
+use crate::domain::{TaskId, TaskState};
 use crate::hub::Receipt;
 use crate::journal::Effect;
 use crate::protocol::Event;
@@ -221,7 +222,7 @@ impl Worker {
                 self.fail_without_run(task.id, task.mode, format!("no container to be had: {why}"), true).await?;
             }
             let waiting = std::mem::take(&mut self.ready);
-            self.ending.get_or_insert(Ending { reason: "no_container", waiting: Vec::new() });
+            self.ending.get_or_insert(Ending { reason: NO_CONTAINER.to_owned(), waiting: Vec::new() });
             self.close().await?;
             self.ready = waiting;
         }
@@ -262,8 +263,11 @@ impl Worker {
         if !matches!(event, AgentEvent::Text(_)) {
             self.recall().await?;
         }
-        let Some(run) = &mut self.run else {
+        let Some(run) = self.run.as_mut().filter(|run| !run.is_paused()) else {
             debug!(session.id = %self.session.id(), "An idle agent said something; it is not shown");
+            if let Some(run) = &mut self.run {
+                run.note_unrest();
+            }
             return Ok(());
         };
         match event {
@@ -344,10 +348,11 @@ impl Worker {
                 Ok(())
             }
             AfterStop::AskForMore => {
-                if let Some(run) = &mut self.run {
-                    run.ask_for_more(&mut events);
+                let Some(run) = &mut self.run else { return Ok(()) };
+                match run.ask_for_more(&mut events) {
+                    None => self.show(&mut events).await,
+                    Some(end) => self.end_run(end, true, events).await,
                 }
-                self.show(&mut events).await
             }
         }
     }
@@ -389,7 +394,8 @@ impl Worker {
     pub(super) async fn begin_stop(&mut self, end: End) -> Result<(), Lost> {
         let Some(run) = &mut self.run else { return Ok(()) };
         if run.is_paused() {
-            return self.end_run(end, true, Vec::new()).await;
+            let agent_is_idle = run.rests();
+            return self.end_run(end, agent_is_idle, Vec::new()).await;
         }
         if run.stop(end) { self.interrupt().await } else { Ok(()) }
     }
@@ -464,6 +470,7 @@ impl Worker {
         let mut effects = self.effects_of(&events);
         let Some(mut run) = self.run.take() else { return Ok(()) };
         effects.push(run.end(&end, &mut events));
+        effects.extend(self.end_with(run.mode()));
         let receipt = self.publish(Some(run.task), &events, effects).await?;
         if !may_live {
             self.dismiss().await?;
@@ -473,9 +480,6 @@ impl Worker {
             let _ = reply.send(Ok(Some((end.state(), receipt.clone()))));
         }
         self.ended = Some((run.task, end.state(), receipt));
-        if run.is_batch() {
-            self.close_after_batch(Mode::Batch);
-        }
         if let Some(occupant) = self.seat.occupant() {
             occupant.set_idle();
         }

@@ -12,6 +12,7 @@ mod refusal;
 pub mod result_text;
 mod run;
 mod seat;
+mod title;
 mod users;
 mod worker;
 

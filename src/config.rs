@@ -263,6 +263,8 @@ pub struct ProfileConfig {
     pub max_continuations: u32,
     /// US dollars of one task; no limit if 0.
     pub max_budget_usd: f64,
+    /// What becomes of a task that has cost that.
+    pub on_budget: OnBudget,
     /// Seconds of work of one task; `limits.task_seconds` if 0.
     pub timeout_seconds: u64,
     /// Bytes of memory, under `docker`.
@@ -313,6 +315,17 @@ pub enum PermissionPolicy {
     Ask,
     /// They are refused.
     Deny,
+}
+
+/// What becomes of a task that has cost its budget.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnBudget {
+    /// It fails.
+    #[default]
+    Fail,
+    /// Its agent is stopped, and the user asked whether it may go on for as much again.
+    Ask,
 }
 
 impl Default for Config {
@@ -435,6 +448,7 @@ impl Default for ProfileConfig {
             max_turns: 0,
             max_continuations: 20,
             max_budget_usd: 0.0,
+            on_budget: OnBudget::default(),
             timeout_seconds: 0,
             memory_bytes: 1 << 30,
             cpus: 1.0,

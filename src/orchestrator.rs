@@ -4,13 +4,16 @@
 //! owns it; what is asked of a session goes to its worker's inbox through [`Orchestrator::deliver`] and
 //! nowhere else (tomorrow that may forward to another gateway).
 
+mod allowance;
 mod bill;
 mod briefing;
 pub mod invariants;
+mod keeping;
 mod queue;
 mod refusal;
 pub mod result_text;
 mod run;
+mod run_state;
 mod seat;
 mod title;
 mod users;
@@ -25,7 +28,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{info, warn};
+use tracing::warn;
 
 pub use refusal::{Refusal, internal_error};
 use users::KeyLock;
@@ -47,7 +50,6 @@ use crate::protocol::client::TaskOptions;
 use crate::protocol::reply::{PendingAsk, SessionState, TaskSummary};
 use crate::protocol::{Answer, Submit};
 use crate::proxy::ModelProxy;
-use crate::runtime::FoundBox;
 use crate::runtime::pool::Pool;
 use crate::store::{SessionRecord, Store, TaskRecord};
 
@@ -56,12 +58,6 @@ const INBOX: usize = 64;
 /// How long a claimed session stays this gateway's without a sign of life.
 pub const LEASE: Duration = Duration::from_secs(15);
 
-/// How often it is looked for work that other gateways left, and for boxes that nobody has.
-const LOOK_FOR_WORK: Duration = Duration::from_secs(1);
-const LOOK_FOR_BOXES: Duration = Duration::from_secs(5);
-
-/// How long after a session was lost it is taken up again.
-const TAKE_UP_AFTER: Duration = Duration::from_secs(1);
 /// How many read what was said before a restart at a time: those that are being taken up go first.
 pub const RECALLS: usize = 2;
 /// How long between two looks for a commit that is on its way.
@@ -475,185 +471,6 @@ impl Orchestrator {
         }))
     }
 
-    /// Goes on where gateways stopped: sessions of this one, whatever they have, and those that another one
-    /// has given up. `found` are the boxes that were there before anything was started.
-    pub async fn recover(&self, found: Vec<FoundBox>) -> Result<(), DatabaseError> {
-        self.parts.store.renew_leases(&self.parts.node, LEASE).await?;
-        self.take_up_work().await?;
-        self.look_through(found).await
-    }
-
-    /// Takes up the sessions with work that this gateway owns or whose owner is gone.
-    async fn take_up_work(&self) -> Result<(), DatabaseError> {
-        let sessions = self.parts.store.sessions_with_work(&self.parts.node).await?;
-        self.take_up(sessions);
-        Ok(())
-    }
-
-    /// Takes up the sessions that live in these boxes, if this gateway owns them or their owner is gone, and takes
-    /// the boxes away that nobody has.
-    async fn look_through(&self, boxes: Vec<FoundBox>) -> Result<(), DatabaseError> {
-        let mut sessions = Vec::new();
-        for FoundBox { container_id, node, .. } in boxes {
-            // First: one that is not held becomes held only by its session's worker, and then it has a session.
-            let is_held = self.parts.pool.holds(container_id);
-            match self.parts.store.session_of(container_id).await? {
-                Some(owned) if owned.node == self.parts.node || owned.is_free => sessions.push(owned.session),
-                None if !is_held && self.is_left(&node).await? => {
-                    info!(container.id = %container_id, "The box `{container_id}` is nobody's and goes");
-                    if let Err(error) = self.parts.pool.remove(container_id).await {
-                        warn!(container.id = %container_id, %error, "The box `{container_id}` can't be taken away: {error}");
-                    }
-                }
-                Some(_) | None => (),
-            }
-        }
-        self.take_up(sessions);
-        Ok(())
-    }
-
-    /// Whether a box without a session, that this gateway does not hold, is nobody's: another one that made it may be
-    /// starting it or keep it warm.
-    async fn is_left(&self, node: &str) -> Result<bool, DatabaseError> {
-        Ok(node == self.parts.node || self.parts.store.is_gone(node).await?)
-    }
-
-    /// Has sessions taken up that are not at work here.
-    fn take_up(&self, mut sessions: Vec<SessionId>) {
-        sessions.retain(|session| !self.is_at_work(*session));
-        if !sessions.is_empty() {
-            info!("Taking up {} sessions", sessions.len());
-        }
-        for session in sessions {
-            if let Err(refusal) = self.deliver(session, Origin::Existing, Command::TakeUp) {
-                warn!(session.id = %session, "Session `{session}` could not be taken up: {refusal}");
-            }
-        }
-    }
-
-    /// Takes up, again and again until shutdown, what other gateways leave behind.
-    pub async fn keep_up(&self) {
-        let work = async {
-            let mut ticks = interval(LOOK_FOR_WORK);
-            loop {
-                ticks.tick().await;
-                if let Err(error) = self.take_up_work().await {
-                    warn!(%error, "What other gateways left can't be looked for: {error}");
-                }
-            }
-        };
-        // Beside it: an engine may take long.
-        let boxes = async {
-            let mut ticks = interval(LOOK_FOR_BOXES);
-            loop {
-                ticks.tick().await;
-                match self.parts.pool.boxes().await {
-                    Err(error) => warn!(%error, "The boxes can't be looked through: {error}"),
-                    Ok(found) => {
-                        if let Err(error) = self.look_through(found).await {
-                            warn!(%error, "Whose the boxes are can't be looked up: {error}");
-                        }
-                    }
-                }
-            }
-        };
-        tokio::select! {
-            () = work => (),
-            () = boxes => (),
-            () = self.parts.soft.cancelled() => (),
-        }
-    }
-
-    fn is_at_work(&self, session: SessionId) -> bool {
-        let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
-        workers.get(&session).is_some_and(|inbox| !inbox.is_closed())
-    }
-
-    /// Takes up a session that was lost, after a while.
-    fn take_up_again(self, session: SessionId) -> BoxFuture<'static, ()> {
-        Box::pin(async move {
-            tokio::select! {
-                () = tokio::time::sleep(TAKE_UP_AFTER) => (),
-                () = self.parts.soft.cancelled() => return,
-            }
-            if let Err(refusal) = self.deliver(session, Origin::Existing, Command::TakeUp) {
-                warn!(session.id = %session, "Session `{session}` could not be taken up: {refusal}");
-            }
-        })
-    }
-
-    /// Renews this gateway's leases until shutdown.
-    pub async fn keep_leases(&self) {
-        let mut ticks = interval(LEASE / 3);
-        loop {
-            tokio::select! {
-                _ = ticks.tick() => (),
-                () = self.parts.hard.cancelled() => return,
-            }
-            if let Err(error) = self.parts.store.renew_leases(&self.parts.node, LEASE).await {
-                warn!(%error, "The leases could not be renewed: {error}");
-            }
-        }
-    }
-
-    /// Erases what is past its time: closed sessions after `retention` (never when zero), old keys.
-    /// Once an hour until shutdown.
-    pub async fn keep_house(&self, retention: Duration) {
-        let mut ticks = tokio::time::interval(Duration::from_hours(1));
-        loop {
-            tokio::select! {
-                _ = ticks.tick() => (),
-                () = self.parts.soft.cancelled() => return,
-            }
-            if let Err(error) = self.erase_expired(retention).await {
-                warn!(%error, "What is past its time could not be erased: {error}");
-            }
-        }
-    }
-
-    /// Erases, once, what [`Orchestrator::keep_house`] erases every hour.
-    pub async fn erase_expired(&self, retention: Duration) -> Result<(), DatabaseError> {
-        const BATCH: u32 = 100;
-        let now = self.parts.clock.now();
-        self.parts.store.forget_keys(now).await?;
-        if retention.is_zero() {
-            return Ok(());
-        }
-        let before = Timestamp(now.0.saturating_sub(i64::try_from(retention.as_millis()).unwrap_or(i64::MAX)));
-        loop {
-            let expired = self.parts.store.expired(before, BATCH).await?;
-            let mut erased = 0;
-            for (session, container) in &expired {
-                if let Some(container) = container
-                    && let Err(error) = self.parts.pool.erase(*container).await
-                {
-                    // Its row stays, so that the files are not forgotten: next hour.
-                    warn!(session.id = %session, %error, "The files of session `{session}` could not be erased: {error}");
-                    continue;
-                }
-                erased += 1;
-                self.parts.store.erase(*session).await?;
-            }
-            if erased < BATCH as usize {
-                return Ok(());
-            }
-        }
-    }
-
-    /// Ends all work: nothing new starts at once, runs get `grace` to finish, and as much as `hard` to end once
-    /// they must.
-    pub async fn drain(&self, grace: Duration, hard: Duration) {
-        self.parts.soft.cancel();
-        self.parts.tracker.close();
-        if tokio::time::timeout(grace, self.parts.tracker.wait()).await.is_err() {
-            self.parts.hard.cancel();
-            if tokio::time::timeout(hard, self.parts.tracker.wait()).await.is_err() {
-                warn!("Some sessions did not end in time");
-            }
-        }
-        self.parts.hard.cancel();
-    }
-
     /// Hands a command to the session's worker, which is made when there is none.
     fn deliver(&self, session: SessionId, origin: Origin, command: Command) -> Result<(), Refusal> {
         if self.parts.soft.is_cancelled() {
@@ -709,13 +526,6 @@ impl Orchestrator {
     fn new_session(&self, who: &Principal, profile: ProfileId, mode: Mode, title: Option<String>) -> NewSession {
         NewSession { user: who.user.clone(), profile, mode, title, node: self.parts.node.clone(), lease: LEASE }
     }
-}
-
-/// Ticks; one that comes late puts off the next.
-fn interval(every: Duration) -> tokio::time::Interval {
-    let mut ticks = tokio::time::interval(every);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    ticks
 }
 
 /// What the worker says. A worker that ends without a word lost its session to the journal's refusal.

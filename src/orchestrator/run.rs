@@ -2,6 +2,8 @@
 //!
 //! Holds no I/O: the worker feeds it and publishes what it returns.
 
+mod budget;
+
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -9,21 +11,21 @@ use serde_json::Value;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::allowance::Allowance;
 use super::bill::Bill;
-use super::briefing;
 use super::invariants::{OpenAsk, TurnShape};
+use super::run_state::RunState;
 use super::users::RunningSlot;
 use super::worker::CancelReply;
-use crate::agent::{StopReason, Turn};
-use crate::config::{LimitsConfig, ProfileConfig};
-use crate::domain::{AskId, Mode, SessionId, TaskId, TaskState, Usage, cut_at_character};
+use crate::agent::StopReason;
+use crate::domain::{AskId, Mode, TaskId, TaskState, Usage, cut_at_character};
 use crate::hub::Receipt;
 use crate::journal::{Effect, TaskEnd};
 use crate::metrics::CountedTask;
-use crate::protocol::client::TaskOptions;
 use crate::protocol::{Answer, Event};
-use crate::proxy::Metered;
 use crate::store::TaskRecord;
+
+pub(super) use budget::{Budget, Verdict};
 
 /// How long an agent has to acknowledge an interrupt (docs/protocol.md, G8).
 const INTERRUPT_GRACE: Duration = Duration::from_secs(3);
@@ -34,70 +36,6 @@ const KILL_GRACE: Duration = Duration::from_secs(10);
 
 /// The longest error text, in bytes.
 const ERROR_BYTES: usize = 16 << 10;
-
-/// What a task may use, from the task and its profile.
-#[derive(Clone, Debug)]
-pub(super) struct Allowance {
-    timeout: Duration,
-    ask_timeout: Duration,
-    max_budget_usd: Option<f64>,
-    max_continuations: u32,
-}
-
-impl Allowance {
-    pub(super) fn new(options: &TaskOptions, profile: &ProfileConfig, limits: &LimitsConfig) -> Self {
-        let profile_timeout = time(profile, limits);
-        let profile_budget = (profile.max_budget_usd > 0.0).then_some(profile.max_budget_usd);
-        Self {
-            // A task may ask for less than its profile grants, never for more.
-            timeout: options.timeout_seconds.map_or(profile_timeout, Duration::from_secs).min(profile_timeout),
-            ask_timeout: Duration::from_secs(limits.ask_timeout_seconds),
-            max_budget_usd: match (options.max_budget_usd, profile_budget) {
-                (Some(task), Some(profile)) => Some(task.min(profile)),
-                (task, profile) => task.or(profile),
-            },
-            max_continuations: profile.max_continuations,
-        }
-    }
-}
-
-/// How long a task of a profile may work.
-fn time(profile: &ProfileConfig, limits: &LimitsConfig) -> Duration {
-    Duration::from_secs(if profile.timeout_seconds == 0 { limits.task_seconds } else { profile.timeout_seconds })
-}
-
-/// The prompt and its settings as an agent that works in the directory `cwd` gets them.
-pub(super) fn turn(
-    session: SessionId,
-    task: TaskId,
-    prompt: String,
-    options: &TaskOptions,
-    profile: &ProfileConfig,
-    limits: &LimitsConfig,
-    cwd: &str,
-) -> Turn {
-    let filled = |text: &String| (!text.is_empty()).then(|| text.clone());
-    let allowed_tools = match (&options.allowed_tools, profile.allowed_tools.is_empty()) {
-        (Some(asked), true) => Some(asked.clone()),
-        (Some(asked), false) => {
-            Some(asked.iter().filter(|tool| profile.allowed_tools.contains(tool)).cloned().collect())
-        }
-        (None, false) => Some(profile.allowed_tools.clone()),
-        (None, true) => None,
-    };
-    Turn {
-        session_id: session,
-        task_id: task,
-        prompt,
-        system_prompt: briefing::system_prompt(profile, cwd, time(profile, limits)),
-        allowed_tools,
-        max_turns: match (options.max_turns, (profile.max_turns > 0).then_some(profile.max_turns)) {
-            (Some(task), Some(profile)) => Some(task.min(profile)),
-            (task, profile) => task.or(profile),
-        },
-        model: options.model.clone().or_else(|| filled(&profile.model)),
-    }
-}
 
 /// How a task ends.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -146,6 +84,12 @@ enum Phase {
     Stopping { step: Step, until: Instant, end: End },
 }
 
+impl Phase {
+    fn stopping(end: End) -> Self {
+        Self::Stopping { step: Step::Interrupt, until: Instant::now() + INTERRUPT_GRACE, end }
+    }
+}
+
 /// How hard an agent is being stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
@@ -171,6 +115,8 @@ pub(super) enum Due {
 pub(super) enum AfterStop {
     /// Tell it to go on, after publishing this.
     Continue(Event),
+    /// It waits: ask whether it may cost more.
+    AskForMore,
     /// End the run.
     End {
         /// How.
@@ -209,81 +155,11 @@ pub(super) struct Run {
     started: Instant,
     continuation: u32,
     bill: Bill,
+    budget: Budget,
     num_turns: u32,
     /// The tool calls of the questions that have been answered.
     answered_tools: Vec<(AskId, String)>,
     share: Share,
-}
-
-/// What is known of a run besides what its events tell. Committed with them, so that another gateway, or this
-/// one after a restart, can go on.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub(super) struct RunState {
-    task: String,
-    continuation: u32,
-    bill: Bill,
-    num_turns: u32,
-    worked_ms: u64,
-    /// Since the task's turn began, in milliseconds.
-    age_ms: u64,
-    /// The agent's names of the tool calls that are open: what viewers know them by comes first.
-    tools: Vec<(String, String)>,
-    /// The tool calls of questions, open or answered.
-    asks: Vec<(AskId, String)>,
-    /// How it will end, when it is being stopped.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    stopping: Option<End>,
-    /// What the agent's adapter has to know, whatever task is at work.
-    #[serde(skip_serializing_if = "Value::is_null")]
-    agent: Value,
-}
-
-impl RunState {
-    /// Reads what a session's row holds.
-    pub(super) fn read(json: Option<&str>) -> Self {
-        json.and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default()
-    }
-
-    /// What of it is about `task`.
-    pub(super) fn of(self, task: TaskId) -> Self {
-        if self.task == task.to_string() { self } else { Self::default() }
-    }
-
-    /// What is to be known of a session whose agent has nothing to do, if there is anything.
-    pub(super) fn idle(agent: Value) -> Option<String> {
-        (!agent.is_null()).then(|| Self { agent, ..Self::default() }.text())
-    }
-
-    /// What the agent's adapter has to know.
-    pub(super) fn agent(&self) -> &Value {
-        &self.agent
-    }
-
-    fn text(&self) -> String {
-        // Texts and numbers: can't fail.
-        serde_json::to_string(self).unwrap_or_default()
-    }
-
-    /// The agent's names of the tool calls that are open, behind what viewers know them by.
-    pub(super) fn tools(&self) -> &[(String, String)] {
-        &self.tools
-    }
-
-    /// The agent's name of the tool call that puts a question.
-    pub(super) fn tool_of(&self, ask: AskId) -> Option<&str> {
-        self.asks.iter().find(|(id, _)| *id == ask).map(|(_, tool)| tool.as_str())
-    }
-
-    /// How often the agent has been let go on.
-    pub(super) fn continuation(&self) -> u32 {
-        self.continuation
-    }
-
-    /// How the task will end, when its agent is being stopped.
-    pub(super) fn stopping(&self) -> Option<&End> {
-        self.stopping.as_ref()
-    }
 }
 
 /// How many answered questions a run's state tells of: their answers may not have been told yet.
@@ -308,6 +184,7 @@ impl Run {
             started: now,
             continuation: 0,
             bill: Bill::default(),
+            budget: Budget::default(),
             num_turns: 0,
             answered_tools: Vec::new(),
             share,
@@ -333,6 +210,7 @@ impl Run {
         run.started = now.checked_sub(Duration::from_millis(state.age_ms)).unwrap_or(now);
         run.continuation = state.continuation;
         run.bill = state.bill;
+        run.budget = state.budget;
         run.num_turns = state.num_turns;
         run.answered_tools.clone_from(&state.asks);
         run.answered_tools.retain(|(ask, _)| !run.shape.open_asks().iter().any(|open| open.ask_id == *ask));
@@ -341,7 +219,7 @@ impl Run {
             run.phase = Phase::Asking { since: now };
         }
         if let Some(end) = &state.stopping {
-            run.stop(end.clone());
+            run.phase = Phase::stopping(end.clone());
         }
         run
     }
@@ -358,6 +236,7 @@ impl Run {
             task: self.task.to_string(),
             continuation: self.continuation,
             bill: self.bill,
+            budget: self.budget,
             num_turns: self.num_turns,
             worked_ms: milliseconds(self.worked + working),
             age_ms: milliseconds(self.started.elapsed()),
@@ -369,9 +248,9 @@ impl Run {
         state.text()
     }
 
-    /// How often the agent has been let go on.
-    pub(super) fn continuation(&self) -> u32 {
-        self.continuation
+    /// How often the agent has been told to go on.
+    pub(super) fn continued(&self) -> u32 {
+        self.continuation + self.budget.grants()
     }
 
     pub(super) fn is_batch(&self) -> bool {
@@ -389,6 +268,7 @@ impl Run {
 
     /// What is due at the deadline.
     pub(super) fn due(&mut self) -> Due {
+        let unanswered = self.no_more();
         match &mut self.phase {
             Phase::Working { .. } => {
                 let seconds = self.allowance.timeout.as_secs();
@@ -396,7 +276,8 @@ impl Run {
             }
             Phase::Asking { .. } => {
                 let seconds = self.allowance.ask_timeout.as_secs();
-                Due::Stop(End::failed(format!("timeout: the question was not answered within {seconds} s"), false))
+                let why = || End::failed(format!("timeout: the question was not answered within {seconds} s"), false);
+                Due::Stop(unanswered.unwrap_or_else(why))
             }
             Phase::Stopping { step, until, end } => {
                 let now = Instant::now();
@@ -410,13 +291,14 @@ impl Run {
         }
     }
 
-    /// Begins to stop the agent, unless that has begun: the first reason stays.
-    /// `false`: it had.
+    /// Begins to stop the agent, unless that has begun: the first reason stays, but for one that the user was to
+    /// be asked about. `false`: it had.
     pub(super) fn stop(&mut self, end: End) -> bool {
-        if matches!(self.phase, Phase::Stopping { .. }) {
-            return false;
+        match &mut self.phase {
+            Phase::Stopping { end: planned, .. } if self.budget.gives_way() => *planned = end,
+            Phase::Stopping { .. } => return false,
+            phase => *phase = Phase::stopping(end),
         }
-        self.phase = Phase::Stopping { step: Step::Interrupt, until: Instant::now() + INTERRUPT_GRACE, end };
         true
     }
 
@@ -464,45 +346,41 @@ impl Run {
         self.num_turns = self.num_turns.saturating_add(num_turns);
         if let Phase::Stopping { end, .. } = &self.phase {
             // Every turn is answered by exactly one stop, whatever its reason: it is idle now.
-            return AfterStop::End { end: end.clone(), agent_is_idle: true };
+            return match reason {
+                StopReason::EndTurn if self.budget.is_pausing() => {
+                    AfterStop::End { end: End::Completed { at_limit: false }, agent_is_idle: true }
+                }
+                _ if self.budget.is_pausing() => AfterStop::AskForMore,
+                _ => AfterStop::End { end: end.clone(), agent_is_idle: true },
+            };
         }
         let end = match reason {
             StopReason::EndTurn => End::Completed { at_limit: false },
             StopReason::Error(message) => End::failed(message, false),
             StopReason::Interrupted => End::failed("the agent was interrupted by something else", true),
-            StopReason::MaxTurns => {
-                if let Some(end) = self.over_budget() {
-                    end
-                } else if self.continuation < self.allowance.max_continuations {
+            StopReason::MaxTurns => match self.over_budget() {
+                Some(_) if self.asks_for_more() => return AfterStop::AskForMore,
+                Some(end) => end,
+                None if self.continuation < self.allowance.max_continuations => {
                     self.continuation += 1;
                     return AfterStop::Continue(Event::TurnContinuing {
                         continuation: self.continuation,
                         max_continuations: self.allowance.max_continuations,
                     });
-                } else {
-                    End::Completed { at_limit: true }
                 }
-            }
+                None => End::Completed { at_limit: true },
+            },
         };
         AfterStop::End { end, agent_is_idle: true }
-    }
-
-    /// Takes into account what a call of its model used. Returns how it ends, if that was too much.
-    pub(super) fn meter(&mut self, call: &Metered) -> Option<End> {
-        self.bill.meter(call);
-        self.over_budget()
-    }
-
-    fn over_budget(&self) -> Option<End> {
-        let spent = self.bill.usage().cost_usd;
-        let budget = self.allowance.max_budget_usd.filter(|budget| spent >= *budget)?;
-        Some(End::failed(format!("budget: the task has cost {spent} USD, its limit is {budget} USD"), false))
     }
 
     /// The question to be answered: the one named, or the oldest.
     pub(super) fn take_ask(&mut self, ask: Option<AskId>) -> Option<OpenAsk> {
         let id = ask.or_else(|| self.shape.open_asks().first().map(|open| open.ask_id))?;
         let open = self.shape.answer(id)?;
+        if self.budget.asked() == Some(id) {
+            return Some(open); // Nothing of the agent's.
+        }
         self.answered_tools.push((open.ask_id, open.tool_id.clone()));
         if self.answered_tools.len() > ANSWERED {
             self.answered_tools.remove(0);

@@ -19,7 +19,8 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, error, warn};
 
 use super::queue::{Queue, Waiting};
-use super::run::{Run, RunState};
+use super::run::Run;
+use super::run_state::RunState;
 use super::seat::{Seat, SeatEvent};
 use super::users::RunningSlot;
 use super::{LEASE, Orchestrator, Parts, Refusal, Workers};

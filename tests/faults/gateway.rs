@@ -7,6 +7,7 @@ use tokio::time::{Instant, sleep};
 use crate::gauges::eventually;
 use crate::proxy::Moment;
 use crate::shims::DataDir;
+use crate::story::all_go_on;
 use crate::witness::Manner;
 use crate::world::World;
 
@@ -27,9 +28,7 @@ async fn a_gateway_that_is_killed_at_fifty_instants_loses_nothing_and_doubles_no
         gateway.kill().await;
         let began = Instant::now();
         gateway = world.start(&node).await;
-        for story in &mut stories {
-            story.until_seen(story.seen() + 1).await;
-        }
+        all_go_on(&mut stories).await;
         recoveries.push(began.elapsed());
         // What was told to its end makes room for another.
         for story in &mut stories {

@@ -6,6 +6,7 @@ use tokio::time::Instant;
 use crate::gauges::eventually;
 use crate::program::Program;
 use crate::shims::DataDir;
+use crate::story::all_go_on;
 use crate::witness::Manner;
 use crate::world::World;
 
@@ -59,9 +60,7 @@ async fn a_rolling_restart_is_one_reconnect_to_each_of_a_thousand_clients_and_no
     second.until_connections(clients).await;
     let back = told_at.elapsed();
     println!("drained in {drained:?}; {clients} clients were back after {back:?}");
-    for story in &mut stories {
-        story.until_seen(story.seen() + 1).await;
-    }
+    all_go_on(&mut stories).await;
     println!("all sessions live again after {:?}", told_at.elapsed());
 
     let journal = world.journal().await;

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep};
 use crate::program::Program;
 use crate::proxy::Moment;
 use crate::shims::DataDir;
-use crate::story::{MANNERS, Story};
+use crate::story::{MANNERS, Story, all_go_on};
 use crate::witness::Manner;
 use crate::world::World;
 
@@ -111,9 +111,7 @@ async fn any_fault_at_any_instant_loses_nothing_and_doubles_nothing() {
         let fault = plan.faults[world.chance.random_range(0..plan.faults.len())];
         let over_at;
         (gateway, over_at) = suffer(fault, &mut world, gateway, &node).await;
-        for story in &mut stories {
-            story.until_seen(story.seen() + 1).await;
-        }
+        all_go_on(&mut stories).await;
         recoveries.entry(fault).or_default().push(over_at.elapsed());
         // What was told to its end makes room for another.
         for story in &mut stories {

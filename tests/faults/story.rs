@@ -105,5 +105,13 @@ impl Story {
     }
 }
 
+/// Waits until the steady client of each story has seen something more than by now.
+pub(crate) async fn all_go_on(stories: &mut [Story]) {
+    let more: Vec<usize> = stories.iter().map(|story| story.seen() + 1).collect();
+    for (story, more) in stories.iter_mut().zip(more) {
+        story.until_seen(more).await;
+    }
+}
+
 /// The manners that every story has a client of.
 pub(crate) const MANNERS: [Manner; 3] = [Manner::Steady, Manner::Flapping, Manner::Slow];

@@ -2,9 +2,11 @@
 
 use tracing::info;
 
+use super::super::invariants::OpenAsk;
 use super::super::queue::Waiting;
-use super::super::run::{End, Run};
+use super::super::run::{End, Run, Verdict};
 use super::super::title::title_of;
+use super::turns::continue_id;
 use super::{Accepted, CancelReply, Command, Ending, Lost, Ready, Refusal, Reply, Seat, Worker};
 use crate::agent::AgentCommand;
 use crate::domain::{AskId, Mode, OnBusy, Seq, SessionStatus, TaskId, TaskState, Usage, UserId};
@@ -155,17 +157,30 @@ impl Worker {
             let _ = reply.send(self.answered_before(task, ask, &answer));
             return Ok(());
         };
+        if self.run.as_ref().is_some_and(Run::is_paused) {
+            self.recall().await?; // Its answer closes a tool call.
+        }
         let json = raw_json(&answer);
         let mut effects = vec![Effect::Answer { ask: open.ask_id, answer: json.get().to_owned() }];
-        effects.extend(self.run.as_mut().and_then(Run::follow_questions));
-        let answered = Event::Answered { ask_id: open.ask_id, answer: json };
-        let receipt = self.publish(Some(task), &[answered], effects).await?;
+        let mut events = vec![Event::Answered { ask_id: open.ask_id, answer: json }];
+        let Some(run) = &mut self.run else { return Ok(()) };
+        let verdict = run.settle(&open, &answer, &mut events);
+        effects.extend(run.follow_questions());
+        let times = run.continued();
+        let receipt = self.publish(Some(task), &events, effects).await?;
         if let Some(run) = &mut self.run {
             run.answered.push((open.ask_id, answer.clone(), receipt.clone()));
         }
         let _ = reply.send(Ok(Some(receipt.clone())));
-        let command = AgentCommand::Answer { id: open.tool_id, questions: open.questions, answer };
-        if !self.tell(&open.ask_id.to_string(), &command, Some(&receipt)) {
+        let (id, command) = match verdict {
+            Verdict::Pass => {
+                let OpenAsk { ask_id, tool_id: id, questions } = open;
+                (ask_id.to_string(), AgentCommand::Answer { id, questions, answer })
+            }
+            Verdict::GoOn => (continue_id(task, times), AgentCommand::Continue),
+            Verdict::End(end) => return self.end_run(end, true, Vec::new()).await,
+        };
+        if !self.tell(&id, &command, Some(&receipt)) {
             self.end_run(End::failed("the agent does not read its input", true), false, Vec::new()).await?;
         }
         Ok(())

@@ -4,15 +4,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::task::AbortOnDropHandle;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
+use super::super::allowance::{Allowance, turn};
 use super::super::invariants::{OpenAsk, TurnShape};
 use super::super::queue::Waiting;
-use super::super::run::{Allowance, End, Run, RunState, Share, turn};
+use super::super::run::{End, Run, Share};
+use super::super::run_state::RunState;
 use super::super::seat::{Occupant, Seat};
 use super::turns::{continue_id, interrupt_id};
 use super::{Lost, Parts, Refusal, Worker};
 use crate::agent::{self, AgentCommand};
+use crate::database::DatabaseError;
 use crate::domain::Seq;
 use crate::hub::PAGE_EVENTS;
 use crate::runtime::pool::Adoption;
@@ -101,7 +104,7 @@ impl Worker {
         self.run = Some(Run::restore(task, allowance, share, &state, past, open, self.parts.limits.event_bytes));
         if self.seat.is_empty() {
             let gone = || End::failed("its container is gone", true);
-            let end = state.stopping().cloned().unwrap_or_else(gone);
+            let end = state.stopping.clone().unwrap_or_else(gone);
             return Ok(self.end_run(end, false, Vec::new()).await?);
         }
         self.tell_again(task, &state, questions);
@@ -128,8 +131,8 @@ impl Worker {
         let (limits, prompt) = (&self.parts.limits, task.prompt.clone());
         let turn = turn(self.session.id(), task.id, prompt, &task.options, &self.profile, limits, &cwd);
         self.tell(&task.id.to_string(), &AgentCommand::Turn(Box::new(turn)), None);
-        for continuation in 1..=state.continuation() {
-            self.tell(&continue_id(task.id, continuation), &AgentCommand::Continue, None);
+        for times in 1..=state.continued() {
+            self.tell(&continue_id(task.id, times), &AgentCommand::Continue, None);
         }
         for question in questions {
             if let (Some(answer), Some(tool)) = (question.answer, state.tool_of(question.id)) {
@@ -137,8 +140,8 @@ impl Worker {
                 self.tell(&question.id.to_string(), &command, None);
             }
         }
-        if state.stopping().is_some() {
-            self.tell(&interrupt_id(task.id), &AgentCommand::Interrupt, None);
+        if state.stopping.is_some() {
+            self.tell(&interrupt_id(task.id, state.budget.grants()), &AgentCommand::Interrupt, None);
         }
     }
 }
@@ -151,6 +154,11 @@ async fn said_before(parts: Arc<Parts>, task: TaskRecord, until: Seq, state: Run
         let _turn = parts.recalls.acquire().await; // Never closed.
         let mut page = match parts.hub.journal().read_after(task.session, cursor, PAGE_EVENTS).await {
             Ok(page) => page,
+            // Its end will tell less, but it comes.
+            Err(error @ DatabaseError::Corrupt(_)) => {
+                error!(task.id = %task.id, %error, "What task `{}` said before is lost to its end: {error}", task.id);
+                break;
+            }
             // The database may be away: it is tried again.
             Err(error) => {
                 warn!(task.id = %task.id, %error, "What task `{}` said before can't be read now: {error}", task.id);
@@ -161,7 +169,7 @@ async fn said_before(parts: Arc<Parts>, task: TaskRecord, until: Seq, state: Run
         page.retain(|event| event.seq <= until);
         let Some(last) = page.last() else { break };
         cursor = last.seq;
-        said.restore(task.id, &page, state.tools());
+        said.restore(task.id, &page, &state.tools);
     }
     said
 }

@@ -6,8 +6,9 @@ use serde_json::Value;
 use tokio::sync::oneshot;
 use tracing::{debug, error, info, warn};
 
+use super::super::allowance::{Allowance, turn};
 use super::super::invariants::Note;
-use super::super::run::{AfterStop, Allowance, Due, End, Run, Share, Step, turn};
+use super::super::run::{AfterStop, Due, End, Run, Share, Step};
 use super::super::seat::{Occupant, Seat, SeatEvent};
 use super::super::users::RunningSlot;
 use super::{Ending, Lost, Worker};
@@ -128,7 +129,7 @@ impl Worker {
             SeatEvent::Lines(lines) => self.read(lines).await,
             SeatEvent::Exit(exit) => self.on_exit(exit).await,
             SeatEvent::Metered(call) => match self.run.as_mut().and_then(|run| run.meter(&call)) {
-                Some(end) => self.begin_stop(end).await,
+                Some(end) => self.at_budget(end).await,
                 None => Ok(()),
             },
             SeatEvent::Deaf(error) => {
@@ -332,15 +333,21 @@ impl Worker {
             AfterStop::Continue(event) => {
                 let effects = self.effects_of(&events);
                 events.push(event);
-                let Some((task, continuation)) = self.run.as_ref().map(|run| (run.task, run.continuation())) else {
+                let Some((task, times)) = self.run.as_ref().map(|run| (run.task, run.continued())) else {
                     return Ok(());
                 };
                 let receipt = self.publish(Some(task), &events, effects).await?;
-                if !self.tell(&continue_id(task, continuation), &AgentCommand::Continue, Some(&receipt)) {
+                if !self.tell(&continue_id(task, times), &AgentCommand::Continue, Some(&receipt)) {
                     let end = End::failed("the agent does not read its input", true);
                     self.end_run(end, false, Vec::new()).await?;
                 }
                 Ok(())
+            }
+            AfterStop::AskForMore => {
+                if let Some(run) = &mut self.run {
+                    run.ask_for_more(&mut events);
+                }
+                self.show(&mut events).await
             }
         }
     }
@@ -381,10 +388,22 @@ impl Worker {
     /// Asks the agent to stop; deadlines do the rest. Another gateway goes on with that.
     pub(super) async fn begin_stop(&mut self, end: End) -> Result<(), Lost> {
         let Some(run) = &mut self.run else { return Ok(()) };
-        let task = run.task;
-        if !run.stop(end) {
-            return Ok(());
+        if run.is_paused() {
+            return self.end_run(end, true, Vec::new()).await;
         }
+        if run.stop(end) { self.interrupt().await } else { Ok(()) }
+    }
+
+    /// The task has cost its budget.
+    async fn at_budget(&mut self, end: End) -> Result<(), Lost> {
+        let Some(run) = &mut self.run else { return Ok(()) };
+        let stops = if run.asks_for_more() { run.pause(end) } else { run.stop(end) };
+        if stops { self.interrupt().await } else { Ok(()) }
+    }
+
+    async fn interrupt(&mut self) -> Result<(), Lost> {
+        let Some(run) = &self.run else { return Ok(()) };
+        let (task, id) = (run.task, interrupt_id(run.task, run.grants()));
         // While the journal is away the agent stops all the same.
         let noted = if self.parts.hub.journal().is_available() {
             Some(self.publish(Some(task), &[], Vec::new()).await?)
@@ -392,7 +411,7 @@ impl Worker {
             None
         };
         // One that takes no more input is stopped by the deadlines.
-        self.tell(&interrupt_id(task), &AgentCommand::Interrupt, noted.as_ref());
+        self.tell(&id, &AgentCommand::Interrupt, noted.as_ref());
         Ok(())
     }
 
@@ -464,14 +483,14 @@ impl Worker {
     }
 }
 
-/// Names the word that lets a task's agent go on.
-pub(super) fn continue_id(task: TaskId, continuation: u32) -> String {
-    format!("{task}/continue/{continuation}")
+/// Names the word that lets a task's agent go on, for the how manieth time.
+pub(super) fn continue_id(task: TaskId, times: u32) -> String {
+    format!("{task}/continue/{times}")
 }
 
-/// Names the word that stops a task's agent.
-pub(super) fn interrupt_id(task: TaskId) -> String {
-    format!("{task}/interrupt")
+/// Names the word that stops a task's agent: once, and once more each time it was let spend more.
+pub(super) fn interrupt_id(task: TaskId, grants: u32) -> String {
+    if grants == 0 { format!("{task}/interrupt") } else { format!("{task}/interrupt/{grants}") }
 }
 
 /// What people read when an agent died.

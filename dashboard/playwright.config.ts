@@ -8,7 +8,7 @@ export default defineConfig({
   testDir: "tests",
   outputDir: process.env["STREAMGATE_TEST_ARTIFACTS"] ?? "test-results",
   timeout: 30_000,
-  globalTimeout: 300_000,
+  globalTimeout: 600_000,
   workers: 2,
   fullyParallel: true,
   forbidOnly: true,

@@ -15,6 +15,7 @@ pub mod result_text;
 mod run;
 mod run_state;
 mod seat;
+mod title;
 mod users;
 mod worker;
 

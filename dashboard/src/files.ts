@@ -2,7 +2,7 @@
 
 import { effect, signal } from "@preact/signals";
 import type { FileEntry } from "streamgate";
-import { client, words } from "./gateway";
+import { client, gateway, words } from "./gateway";
 import { sessionId } from "./route";
 
 export const filesShown = signal(false);
@@ -28,10 +28,12 @@ export async function refreshFiles(): Promise<void> {
 }
 
 effect(() => {
+  const isIn = gateway.value !== null;
   void sessionId.value;
+  wanted++; // What was asked before is another's.
   files.value = null;
   filesProblem.value = null;
-  if (filesShown.value) void refreshFiles();
+  if (isIn && filesShown.value) void refreshFiles();
 });
 
 /** Puts files into the workspace and says what they are called there. */

@@ -1,7 +1,7 @@
 // The one client of this page, while somebody is signed in.
 
 import { signal } from "@preact/signals";
-import { Streamgate } from "streamgate";
+import { GatewayError, Streamgate } from "streamgate";
 
 export const gateway = signal<Streamgate | null>(null);
 
@@ -28,6 +28,7 @@ export function client(): Streamgate {
 
 /** What went wrong, for people. */
 export function words(error: unknown): string {
+  if (error instanceof GatewayError && error.code === "SESSION_NOT_FOUND") return "There is no such session, or it is not yours.";
   if (error instanceof TypeError) return "The gateway can't be reached now.";
   return error instanceof Error ? sentence(error.message) : String(error);
 }

@@ -2,12 +2,12 @@
 
 import { computed, effect, signal, untracked } from "@preact/signals";
 import type { Answer, ConnectionState, ServerFrame } from "streamgate";
-import { announce } from "./announce";
-import { activeTurn, advance, emptyConversation, titleOf, type Conversation, type Frame, type Turn } from "./conversation";
+import { announce, announcement } from "./announce";
+import { activeTurn, advance, emptyConversation, type Conversation, type Frame, type Turn } from "./conversation";
 import { refreshFiles } from "./files";
 import { client, gateway, words } from "./gateway";
 import { open, sessionId } from "./route";
-import { profiles, reload, rename, sessions, work } from "./sessions";
+import { listProblem, profiles, reload, sessions, work } from "./sessions";
 
 export { profiles } from "./sessions";
 
@@ -152,7 +152,8 @@ effect(() => {
     untracked(() => {
       replay = null;
       flush();
-      keep(id, conversation.value);
+      // Nothing is kept for who signs in next.
+      if (gateway.value === current) keep(id, conversation.value);
     });
   };
 });
@@ -214,13 +215,8 @@ export function showAll(): void {
 effect(() => {
   const current = gateway.value;
   skew = Infinity;
-  if (!current) {
-    kept.clear();
-    socket.value = "idle";
-    return;
-  }
   socket.value = "idle";
-  return current.on("state", ({ status }) => {
+  return current?.on("state", ({ status }) => {
     // The first attempt is no loss; a later one is none yet that is over.
     if (status !== "connecting") socket.value = status;
   });
@@ -229,7 +225,13 @@ effect(() => {
 let wasOnline = true;
 effect(() => {
   const isOnline = connection.value === "online";
-  if (isOnline !== wasOnline && untracked(() => gateway.value)) announce(isOnline ? "Connected again." : "The connection is lost.");
+  if (isOnline !== wasOnline && untracked(() => gateway.value)) {
+    announce(isOnline ? "Connected again." : "The connection is lost.");
+    if (isOnline) {
+      listProblem.value = null;
+      untracked(() => void reload());
+    }
+  }
   wasOnline = isOnline;
 });
 
@@ -255,18 +257,6 @@ effect(() => {
   });
 });
 
-const titled = new Set<string>();
-
-// A session without a title gets one from its first prompt.
-effect(() => {
-  const { state, after, turns, queue } = conversation.value;
-  const prompt = (turns[0] ?? queue[0])?.prompt;
-  if (!state || state.title !== null || after > 0 || !prompt || titled.has(state.session_id)) return;
-  titled.add(state.session_id);
-  // Somebody else's has the title that they give it.
-  void rename(state.session_id, titleOf(prompt)).catch(() => undefined);
-});
-
 // What the user does.
 
 interface Sending {
@@ -283,6 +273,16 @@ export const asked = new Set<string>();
 
 const sending = signal<readonly Sending[]>([]);
 let keys = 0;
+
+// Whoever signs in next finds nothing of who was here.
+effect(() => {
+  if (gateway.value) return;
+  kept.clear();
+  asked.clear();
+  whole = null;
+  sending.value = [];
+  announcement.value = "";
+});
 
 // What is in the conversation has arrived, also if it leaves it again.
 effect(() => {

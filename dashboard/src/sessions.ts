@@ -56,26 +56,32 @@ export async function reload(): Promise<unknown> {
 }
 
 export async function loadMore(): Promise<void> {
+  const asked = gateway.value;
   if (!more.value) return;
   try {
     const page = await client().rest.sessions({ limit: PAGE, cursor: more.value });
+    if (asked !== gateway.value) return;
     merge(page.sessions);
     more.value = page.next_cursor;
   } catch (error) {
-    listProblem.value = words(error);
+    if (asked === gateway.value) listProblem.value = words(error);
   }
 }
 
 export async function loadProfiles(): Promise<void> {
+  const asked = gateway.value;
   try {
-    profiles.value = (await client().rest.profiles()).profiles;
+    const known = (await client().rest.profiles()).profiles;
+    if (asked === gateway.value) profiles.value = known;
   } catch {
     // There is a default that the gateway knows.
   }
 }
 
 export async function rename(id: string, title: string): Promise<void> {
+  const asked = gateway.value;
   const renamed = await client().rest.rename(id, title);
+  if (asked !== gateway.value) return;
   changes++;
   merge([renamed]);
 }

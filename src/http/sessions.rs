@@ -24,7 +24,7 @@ use crate::store::{SessionFilter, SessionRecord};
 pub(super) struct StartBody {
     /// Which agent; the user's default if absent.
     profile_id: Option<ProfileId>,
-    /// What to call the session.
+    /// What to call the session; if absent, the first words of its first prompt.
     #[schemars(length(min = 1, max = NAME_BYTES), regex(pattern = TEXT))]
     title: Option<String>,
 }
@@ -53,7 +53,7 @@ pub(super) struct SessionView {
     status: SessionStatus,
     /// A conversation, or for one batch task.
     mode: Mode,
-    /// What its user calls it.
+    /// What its user calls it; else the first words of its first prompt.
     title: Option<String>,
     /// Which agent.
     profile_id: ProfileId,

@@ -86,7 +86,7 @@ pub(super) struct TaskResult {
     result_text: Option<String>,
     /// What it used.
     usage: Usage,
-    /// Why its turn ended: `end_turn`, `max_turns` or `cancelled`.
+    /// Why its turn ended: `end_turn`, `max_turns` or `cancelled`; more may come. `null`: it failed.
     stop_reason: Option<String>,
     /// Why it failed.
     error: Option<String>,

@@ -115,6 +115,8 @@ pub enum Effect {
     CloseSession,
     /// What its user calls the session.
     SetTitle(Option<String>),
+    /// What the session is called if its user has not said.
+    SetTitleIfNone(String),
 }
 
 impl Effect {
@@ -208,6 +210,9 @@ impl Effect {
             }
             Self::SetTitle(title) => {
                 execute!(transaction.on(), "UPDATE sessions SET title = $2 WHERE id = $1", &id, title)?
+            }
+            Self::SetTitleIfNone(title) => {
+                execute!(transaction.on(), "UPDATE sessions SET title = COALESCE(title, $2) WHERE id = $1", &id, title)?
             }
         };
         Ok(rows == 1)

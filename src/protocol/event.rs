@@ -155,7 +155,7 @@ pub enum Event {
         num_turns: u32,
         /// From start to end, questions included, in milliseconds.
         duration_ms: u64,
-        /// `end_turn`, `max_turns` or `cancelled`.
+        /// Why it ended: `end_turn`, `max_turns` or `cancelled`; more may come.
         stop_reason: &'static str,
     },
     /// A task ended as `completed` or `cancelled`.
@@ -179,7 +179,7 @@ pub enum Event {
     /// **[x]** The session ended.
     #[schemars(rename = "session.closed")]
     SessionClosed {
-        /// Why: `ended`, `batch_done`, `no_container`.
+        /// Why: `ended` (somebody ended it), `batch_done` or `no_container`; more may come.
         reason: String,
     },
 }

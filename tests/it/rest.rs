@@ -566,6 +566,44 @@ async fn the_history_over_rest_is_byte_for_byte_that_of_the_socket() {
 }
 
 #[tokio::test]
+async fn a_session_without_a_title_is_called_by_its_first_prompt() {
+    on_both(|database| async {
+        let gateway = TestGateway::start(database).await;
+        let alice = Rest::of(&gateway, "alice").await;
+        let prompt = format!("\n# Plan a trip\u{7} to *Lisbon*, {}\nby train", "and to Porto, ".repeat(9));
+        let title = json!("Plan a trip to *Lisbon*, and to Porto, and to Porto, and to…");
+        // A session that its first prompt makes.
+        let made = alice.post("/v1/tasks", json!({"prompt": prompt})).await;
+        let path = format!("/v1/sessions/{}", text(&made["session_id"]));
+        assert_eq!(alice.get(&path).await["title"], title);
+        assert_eq!(alice.get("/v1/sessions").await["sessions"][0]["title"], title);
+        // Sessions that were made before it, and what they are called before and after it.
+        for (given, named, expected) in [
+            (json!({}), None, title.clone()),
+            (json!({"title": "Mine"}), None, json!("Mine")),
+            (json!({}), Some(json!("Named")), json!("Named")),
+            (json!({"title": "Mine"}), Some(Value::Null), title.clone()),
+        ] {
+            let (_, ready) = alice.call(Method::POST, "/v1/sessions", Some(given.clone())).await;
+            let path = format!("/v1/sessions/{}", text(&ready["session_id"]));
+            if let Some(named) = &named {
+                alice.call(Method::PATCH, &path, Some(json!({"title": named}))).await;
+            }
+            assert_eq!(alice.get(&path).await["title"], named.clone().unwrap_or_else(|| given["title"].clone()));
+            alice.post("/v1/tasks", json!({"prompt": prompt, "session_id": ready["session_id"]})).await;
+            assert_eq!(alice.get(&path).await["title"], expected, "{given} {named:?}");
+            // What it is called after that is its user's business.
+            let (_, renamed) = alice.call(Method::PATCH, &path, Some(json!({"title": null}))).await;
+            assert_eq!(renamed["title"], Value::Null);
+            alice.post("/v1/tasks", json!({"prompt": "again", "session_id": ready["session_id"]})).await;
+            assert_eq!(alice.get(&path).await["title"], Value::Null);
+        }
+        gateway.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_session_is_started_named_and_erased_over_rest() {
     on_both(|database| async {
         let gateway = TestGateway::start(database).await;

@@ -306,6 +306,20 @@ class TestClient(unittest.IsolatedAsyncioTestCase):
             self.assertEqual(words(await everything(task.events())), "beforeafter")
             await gate.close()
 
+    async def test_a_task_whose_events_nobody_reads_is_followed_to_its_end_and_no_further(self) -> None:
+        gate = self.open()
+        # More than waits for a reader.
+        task = await gate.submit("/tokens 12000")
+        left = asyncio.Event()
+        gate.on("frame", lambda frame: left.set() if frame["type"] == "ack" else None)
+        await asyncio.wait_for(left.wait(), 60)
+        more: list[str] = []
+        gate.on("frame", lambda frame: more.append(frame["type"]))
+        await (await self.open().submit("/say more", session_id=task.session_id)).result()
+        await gate.cancel(task.task_id)  # Its answer comes after whatever the gateway had sent.
+        self.assertEqual(more, ["ack"])
+        self.assertEqual(words(await everything(task.events())), tokens(12_000), "and is read when somebody does")
+
     async def test_a_reader_that_is_slow_holds_little_and_misses_nothing(self) -> None:
         gate = self.open()
         task = await gate.submit("/tokens 12000")

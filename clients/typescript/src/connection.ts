@@ -71,8 +71,10 @@ export class Connection extends Emitter<Events> {
   /** Tells the requests of this client from those of another on its server's log. */
   readonly #prefix = Math.random().toString(36).slice(2, 8);
   #timer: ReturnType<typeof setTimeout> | undefined;
-  #heartbeat: ReturnType<typeof setInterval> | undefined;
+  #heartbeat: ReturnType<typeof setTimeout> | undefined;
   #heardAt = 0;
+  /** Whether it was asked for a sign of life since then. */
+  #asked = false;
   #refusal: GatewayError | undefined;
 
   constructor(options: ConnectionOptions) {
@@ -153,12 +155,17 @@ export class Connection extends Emitter<Events> {
     socket.onmessage = (event: { data: unknown }) => this.#heard(String(event.data));
     socket.onerror = () => undefined; // A close follows.
     socket.onclose = (event: { code: number; reason: string }) => this.#closed(event.code, event.reason);
+    this.#alive();
+    this.#beat();
+  }
+
+  #alive(): void {
     this.#heardAt = Date.now();
-    this.#heartbeat = setInterval(() => this.#beat(), this.#options.heartbeatMs);
+    this.#asked = false;
   }
 
   #opened(): void {
-    this.#heardAt = Date.now();
+    this.#alive();
     this.#refusal = undefined;
     this.#become({ status: "open" });
     const waiting = [...this.#pending];
@@ -172,7 +179,7 @@ export class Connection extends Emitter<Events> {
   }
 
   #heard(text: string): void {
-    this.#heardAt = Date.now();
+    this.#alive();
     const frame = JSON.parse(text) as ServerFrame;
     if (frame.type !== "error") this.#attempt = 0;
     else if (frame.request_id === undefined) this.#refusal = new GatewayError(frame);
@@ -189,16 +196,24 @@ export class Connection extends Emitter<Events> {
     pending.resolve(frame as Reply);
   }
 
+  /** Never gives up what was not asked: timers come late where a page is hidden or a machine is busy. */
   #beat(): void {
+    const { heartbeatMs } = this.#options;
     const silence = Date.now() - this.#heardAt;
-    if (silence >= 2 * this.#options.heartbeatMs) {
+    let next = heartbeatMs;
+    if (silence < heartbeatMs) {
+      next = Math.min(heartbeatMs, heartbeatMs - silence); // Clocks are set back, too.
+    } else if (!this.#asked) {
+      this.#asked = true;
+      if (this.isOpen) this.#socket?.send('{"type":"ping"}');
+    } else {
       // A close frame would wait for an answer that nobody gives.
       const socket = this.#socket;
       this.#closed(1006, "");
       socket?.close();
-    } else if (silence >= this.#options.heartbeatMs && this.isOpen) {
-      this.#socket?.send('{"type":"ping"}');
+      return;
     }
+    this.#heartbeat = setTimeout(() => this.#beat(), next);
   }
 
   #closed(code: number, reason: string): void {
@@ -233,7 +248,7 @@ export class Connection extends Emitter<Events> {
 
   #leave(): void {
     clearTimeout(this.#timer);
-    clearInterval(this.#heartbeat);
+    clearTimeout(this.#heartbeat);
     const socket = this.#socket;
     this.#socket = undefined;
     if (!socket) return;

@@ -975,7 +975,7 @@ export interface TurnDoneEvent {
    */
   session_id: SessionId3;
   /**
-   * `end_turn`, `max_turns` or `cancelled`.
+   * Why it ended: `end_turn`, `max_turns` or `cancelled`; more may come.
    */
   stop_reason: string;
   /**
@@ -1065,7 +1065,7 @@ export interface TaskFailedEvent {
  */
 export interface SessionClosedEvent {
   /**
-   * Why: `ended`, `batch_done`, `no_container`.
+   * Why: `ended` (somebody ended it), `batch_done` or `no_container`; more may come.
    */
   reason: string;
   /**
@@ -1301,7 +1301,7 @@ export interface SessionView {
   session_id: SessionId4;
   status: SessionStatus;
   /**
-   * What its user calls it.
+   * What its user calls it; else the first words of its first prompt.
    */
   title: string | null;
   updated_at: Timestamp3;
@@ -1334,7 +1334,7 @@ export interface StartBody {
    */
   profile_id?: ProfileId | null;
   /**
-   * What to call the session.
+   * What to call the session; if absent, the first words of its first prompt.
    */
   title?: string | null;
 }
@@ -1486,7 +1486,7 @@ export interface TaskResult {
    */
   retryable: boolean | null;
   /**
-   * Why its turn ended: `end_turn`, `max_turns` or `cancelled`.
+   * Why its turn ended: `end_turn`, `max_turns` or `cancelled`; more may come. `null`: it failed.
    */
   stop_reason: string | null;
   usage: Usage1;
@@ -1627,7 +1627,7 @@ export interface WholeSession {
    */
   task: TaskSummary | null;
   /**
-   * What its user calls it.
+   * What its user calls it; else the first words of its first prompt.
    */
   title: string | null;
   updated_at: Timestamp7;

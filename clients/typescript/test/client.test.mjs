@@ -1,7 +1,7 @@
 // The client against the real gateway.
 import assert from "node:assert/strict";
 import { connect, createServer } from "node:net";
-import { after, before, test } from "node:test";
+import { after, afterEach, before, test } from "node:test";
 import { WebSocketServer } from "ws";
 import { ConnectionError, GatewayError, Streamgate } from "../dist/index.js";
 import { Gateway } from "./gateway.mjs";
@@ -10,9 +10,9 @@ let gateway;
 const gates = [];
 
 before(async () => (gateway = await Gateway.start()));
-after(async () => {
-  for (const gate of gates) gate.close();
-  await gateway.stop();
+after(() => gateway.stop());
+afterEach(() => {
+  for (const gate of gates.splice(0)) gate.close();
 });
 
 function open(options = {}) {
@@ -324,6 +324,34 @@ test("silence is noticed, and the gateway is asked for a sign of life", async ()
   await heard(gate, "state", ({ status }) => status === "waiting");
   assert.equal(words(await all(task.events())), "beforeafter");
   proxy.close();
+});
+
+test("a page that was held up asks for a sign of life before it gives the connection up", async () => {
+  const gate = open({ heartbeatMs: 100 });
+  const states = [];
+  gate.on("state", ({ status }) => states.push(status));
+  const { session_id } = await gate.start();
+  const pong = heard(gate, "frame", ({ type }) => type === "pong");
+  // Longer than two silences: as timers are where a tab is hidden.
+  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 500);
+  await pong;
+  assert.equal((await gate.end(session_id)).type, "ack");
+  assert.deepEqual(states, ["connecting", "open"]);
+});
+
+test("a task whose events nobody reads is followed to its end and no further", async () => {
+  const gate = open();
+  // More than waits for a reader.
+  const task = await gate.submit("/tokens 12000");
+  const left = heard(gate, "frame", ({ type, session_id }) => type === "ack" && session_id === task.sessionId);
+  await heard(gate, "frame", ({ type }) => type === "task:done");
+  await left;
+  const more = [];
+  gate.on("frame", (frame) => frame.session_id === task.sessionId && more.push(frame.type));
+  await (await open().submit("/say more", { sessionId: task.sessionId })).result();
+  await gate.cancel(task.taskId); // Its answer comes after whatever the gateway had sent.
+  assert.deepEqual(more, ["ack"]);
+  assert.equal(words(await all(task.events())), tokens(12_000), "and is read when somebody does");
 });
 
 test("a reader that is slow holds little and misses nothing", async () => {

@@ -1,20 +1,28 @@
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
+import type { Streamgate } from "streamgate";
 import { announce } from "../announce";
 import { activeTurn } from "../conversation";
 import { uploadFiles } from "../files";
-import { words } from "../gateway";
+import { client, words } from "../gateway";
 import { conversation, send, stop, stopping } from "../live";
 import { sessionId } from "../route";
 import { sizes } from "../screen";
 import { IconButton } from "./icon";
 
-/** Drafts outlive a look at another session. */
-const drafts = new Map<string, string>();
+/** Drafts outlive a look at another session, but not whose they are. */
+const draftsOf = new WeakMap<Streamgate, Map<string, string>>();
+
+function ownDrafts(): Map<string, string> {
+  const drafts = draftsOf.get(client()) ?? new Map<string, string>();
+  draftsOf.set(client(), drafts);
+  return drafts;
+}
 
 /** Where prompts are written. */
 export function Composer({ profileId }: { profileId?: string }) {
   const id = sessionId.value;
   const place = id ?? "new";
+  const [drafts] = useState(ownDrafts);
   const [text, setText] = useState(drafts.get(place) ?? "");
   const [problem, setProblem] = useState<string | null>(null);
   const [busy, setBusy] = useState(false);

@@ -1,6 +1,7 @@
 import { useState } from "preact/hooks";
 import { account, signOut } from "../auth";
 import { ago, day } from "../format";
+import { connection } from "../live";
 import { open, sessionId } from "../route";
 import { now, sizes } from "../screen";
 import { listProblem, loadMore, more, reload, sessions, work, type Session } from "../sessions";
@@ -29,7 +30,7 @@ export function Sidebar({ onLeave }: { onLeave: () => void }) {
         <Icon name="plus" /> New session
       </button>
       <div class="session-list">
-        {listProblem.value && <div class="problem" role="alert">
+        {listProblem.value && connection.value === "online" && <div class="problem" role="alert">
           <p>{listProblem.value}</p><button type="button" class="link" onClick={() => void reload()}>Try again</button>
         </div>}
         {list === null && !listProblem.value && <div class="skeleton" aria-hidden="true"><i /><i /><i /><i /></div>}
@@ -46,7 +47,7 @@ export function Sidebar({ onLeave }: { onLeave: () => void }) {
         {more.value && <button type="button" class="link pad" onClick={() => void loadMore()}>Show older ones</button>}
       </div>
       {!account.value.byCookie && <footer class="sidebar-foot">
-        <button type="button" class="quiet" onClick={() => signOut()}><Icon name="leave" /> Sign out</button>
+        <button type="button" class="quiet" onClick={() => { open(null); signOut(); }}><Icon name="leave" /> Sign out</button>
       </footer>}
       {renamed && <RenameDialog session={renamed} onClose={() => setRenamed(null)} />}
       {deleted && <DeleteDialog session={deleted} onClose={() => setDeleted(null)} />}

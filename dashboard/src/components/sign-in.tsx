@@ -1,4 +1,4 @@
-import { useState } from "preact/hooks";
+import { useEffect, useState } from "preact/hooks";
 import { account, signIn } from "../auth";
 
 /** For who has no token yet, or one that does not do any more. */
@@ -6,6 +6,7 @@ export function SignIn() {
   const [token, setToken] = useState("");
   const { problem, status } = account.value;
   const checking = status === "checking";
+  useEffect(() => { document.title = "streamgate"; }, []);
   return (
     <main class="sign-in">
       <form class="card" onSubmit={(event) => { event.preventDefault(); void signIn(token.trim()); }}>

@@ -11,6 +11,7 @@ async function check(page: Page): Promise<void> {
 
 for (const colorScheme of ["light", "dark"] as const) {
   test(`axe finds nothing, ${colorScheme}`, async ({ dashboard, page }) => {
+    test.setTimeout(120_000); // Axe looks four times, for seconds each.
     await page.emulateMedia({ colorScheme, reducedMotion: "reduce" });
     await check(page);
     await dashboard.picture(`welcome-${colorScheme}`);

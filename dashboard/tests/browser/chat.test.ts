@@ -25,6 +25,28 @@ test("an answer streams in as Markdown, and the session is called by its first p
   await expect(page.getByRole("button", { name: /^Holiday/ })).toHaveCount(0);
 });
 
+test("a session that was made elsewhere is listed by its first prompt, without being opened", async ({ page, gateway, complaints }) => {
+  watch(page, complaints);
+  await gateway.task("# Water the plants\n\non Monday");
+  await new Dashboard(page, gateway).signIn();
+  await expect(page.getByRole("button", { name: /^Water the plants/ })).toBeVisible();
+});
+
+test("Markdown that is nested too deep, or too long, is shown as it is and blanks nothing", async ({ dashboard }) => {
+  const deep = `Look:\n\n${">".repeat(20_000)} deep down\n\nand **above**`;
+  const long = `${"x".repeat(50_000)} **bold** ${"y".repeat(50_000)}`;
+  for (const text of [deep, long]) {
+    await dashboard.ask(text);
+    const code = dashboard.answer.getByRole("region", { name: "Code" });
+    await expect.poll(() => code.evaluateAll((all, text) => all.map((pre) => pre.textContent).join("").includes(text), text)).toBe(true);
+    await expect(dashboard.answer.locator("strong")).toHaveCount(0);
+    // What came before is there still, and the next one is read as ever.
+    await dashboard.ask("**well**");
+    await expect(dashboard.answer.locator("strong")).toHaveText("well");
+  }
+  await expect(dashboard.turns).toHaveCount(4);
+});
+
 test("what an agent writes can not run, load from elsewhere or pose as the page", async ({ dashboard, page, complaints }) => {
   await dashboard.ask(["Look:",
     "<script>document.title = 'pwned'</script>", "<img src=\"https://evil.example/x.png\" onerror=\"document.title = 'pwned'\">",

@@ -29,3 +29,11 @@ test("another text is no growth", () => {
   pieces.grow("abc");
   expect(pieces.grow("abd")).toBe(false);
 });
+
+test("what is nested too deep to be read stays one piece", () => {
+  const pieces = new Pieces();
+  const text = `Before.\n\n${">".repeat(20_000)} deep\n\nAfter.\n\n`;
+  expect(() => marked.lexer(text)).toThrow();
+  expect(pieces.grow(text)).toBe(true);
+  expect([pieces.finished, pieces.tail]).toEqual([[], text]);
+});

@@ -5,10 +5,11 @@ use tracing::info;
 use super::super::invariants::OpenAsk;
 use super::super::queue::Waiting;
 use super::super::run::{End, Run, Verdict};
+use super::super::title::title_of;
 use super::turns::continue_id;
 use super::{Accepted, CancelReply, Command, Ending, Lost, Ready, Refusal, Reply, Seat, Worker};
 use crate::agent::AgentCommand;
-use crate::domain::{AskId, Mode, OnBusy, SessionStatus, TaskId, TaskState, Usage, UserId};
+use crate::domain::{AskId, Mode, OnBusy, Seq, SessionStatus, TaskId, TaskState, Usage, UserId};
 use crate::hub::Receipt;
 use crate::journal::{Effect, IdempotencyKey, NewTask, TaskEnd};
 use crate::protocol::reply::raw_json;
@@ -89,7 +90,9 @@ impl Worker {
             key,
         };
         let events = [Event::UserMessage { text: submit.prompt.clone() }, Event::TaskQueued { position }];
-        let receipt = self.publish(Some(task), &events, vec![Effect::CreateTask(Box::new(new))]).await?;
+        let mut effects = vec![Effect::CreateTask(Box::new(new))];
+        effects.extend(self.title_by(&submit.prompt));
+        let receipt = self.publish(Some(task), &events, effects).await?;
         let waiting = Waiting {
             id: task,
             prompt: submit.prompt,
@@ -106,6 +109,22 @@ impl Worker {
             self.stop_current().await?;
         }
         Ok(())
+    }
+
+    /// Calls a session by its first prompt, if nobody has given it a title. Changed with the rest that makes
+    /// it, if it is still to be made.
+    fn title_by(&mut self, prompt: &str) -> Option<Effect> {
+        if self.session.head() != Seq::START {
+            return None;
+        }
+        let title = title_of(prompt)?;
+        match &mut self.creation {
+            Some(new) => {
+                new.title.get_or_insert(title);
+                None
+            }
+            None => Some(Effect::SetTitleIfNone(title)),
+        }
     }
 
     pub(super) async fn cancel(&mut self, task: TaskId, reply: CancelReply) -> Result<(), Lost> {

@@ -1,41 +1,39 @@
 //! `streamgate chat`: talks to a gateway from a terminal, over the public protocol.
 //!
-//! Owns the socket, the keyboard and the way back after a break; `chat::conversation` remembers and
-//! decides what to send, `chat::screen` shows.
+//! Owns the connection, the keyboard and the signals; `chat::conversation` remembers and decides what to send,
+//! `chat::screen` shows, `chat::connect` finds the way back after a break.
 
+mod asking;
+mod connect;
 mod conversation;
+mod key;
+mod keyboard;
+mod panel;
+mod picker;
 mod screen;
+mod tools;
 
-use std::io::{BufRead as _, IsTerminal as _, Read as _};
+use std::io::{IsTerminal as _, Read as _};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use axum::http::{HeaderValue, header};
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::{Map, Value};
 use streamgate::config::Config;
-use streamgate::protocol::SUBPROTOCOL;
-use tokio::net::TcpStream;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
-use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
-use tokio_tungstenite::tungstenite::handshake::client::Request;
-use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::{Bytes, Message};
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
+use self::connect::{Gateway, Pause, Socket, after_close};
 use self::conversation::Conversation;
+use self::key::Key;
+use self::keyboard::{Keyboard, Typed};
 
-/// How long a connection may take to be made, and a goodbye to be said.
-const CONNECT_DEADLINE: Duration = Duration::from_secs(15);
+/// How long a goodbye may take to be said.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(1);
 /// Silence after which the gateway is asked for a sign of life; after twice that it is gone.
 const SILENCE: Duration = Duration::from_secs(35);
-/// The pause before the first try to come back; it doubles up to the longest one.
-const FIRST_PAUSE: Duration = Duration::from_millis(500);
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// How long a connection must hold to count as a new beginning.
 const STABLE: Duration = Duration::from_secs(10);
 /// Tries to come back in a row before a single turn is given up; a conversation never is.
@@ -58,15 +56,11 @@ pub(crate) struct Arguments {
     prompt: Vec<String>,
 }
 
-type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
-
 /// Talks until the turn or the conversation is over. The token comes from `STREAMGATE_TOKEN`, else
 /// from the first-token file of a gateway on this machine.
 pub(crate) async fn run(arguments: Arguments, config: Config) -> anyhow::Result<ExitCode> {
-    let url = arguments.url.unwrap_or_else(|| format!("ws://{}", config.local_address()));
-    let request = request(&url, &token(&config)?)?;
+    let gateway = Gateway::new(arguments.url, &config)?;
     let profile = arguments.profile.map(|name| if name.starts_with("prof_") { name } else { format!("prof_{name}") });
-    let mut conversation = Conversation::new(arguments.session, profile);
     let mut prompt = arguments.prompt.join(" ");
     if prompt.is_empty() && !std::io::stdin().is_terminal() {
         std::io::stdin().read_to_string(&mut prompt).context("can't read stdin")?;
@@ -75,53 +69,34 @@ pub(crate) async fn run(arguments: Arguments, config: Config) -> anyhow::Result<
         }
     }
     let one_turn = !prompt.is_empty();
+    let keyboard = Keyboard::new();
+    let mut conversation = Conversation::new(arguments.session, profile, keyboard.has_keys(), !one_turn);
     conversation.say(&prompt)?;
     let interrupts = signal(SignalKind::interrupt()).context("can't listen to Ctrl-C")?;
-    Chat { url, request, conversation, one_turn, keyboard: None, typed_out: false, interrupts, cancelling: false }
-        .run()
-        .await
-}
-
-/// The request to upgrade.
-fn request(url: &str, token: &str) -> anyhow::Result<Request> {
-    let how = "write ws://HOST:PORT or wss://HOST";
-    let (scheme, rest) = url.split_once("://").with_context(|| format!("`{url}` is no URL — {how}"))?;
-    let scheme = match scheme {
-        "ws" | "http" => "ws",
-        "wss" | "https" => "wss",
-        _ => bail!("`{url}` is no address of a gateway — {how}"),
+    let at_terminal = keyboard.has_keys();
+    let mut chat = Chat { gateway, conversation, one_turn, keyboard, typed_out: false, interrupts };
+    let result = tokio::select! {
+        result = chat.run() => result,
+        code = ended(), if at_terminal => code.context("can't listen to signals"),
     };
-    let host = rest.trim_end_matches('/').trim_end_matches("/v1/stream");
-    let mut request = format!("{scheme}://{host}/v1/stream")
-        .into_client_request()
-        .with_context(|| format!("`{url}` is no address of a gateway — {how}"))?;
-    let mut bearer = HeaderValue::try_from(format!("Bearer {token}"))
-        .context("the token holds what no token does — copy it again")?;
-    bearer.set_sensitive(true);
-    request.headers_mut().insert(header::AUTHORIZATION, bearer);
-    request.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
-    Ok(request)
+    // Whatever it ended by: what is written next comes below.
+    let cleared = chat.conversation.screen().drop_panel();
+    let code = result?;
+    cleared?;
+    Ok(code)
 }
 
-fn token(config: &Config) -> anyhow::Result<String> {
-    if let Some(token) = std::env::var("STREAMGATE_TOKEN").ok().filter(|token| !token.trim().is_empty()) {
-        return Ok(token.trim().to_owned());
-    }
-    let file = config.data_dir().join("first-token");
-    let token = std::fs::read_to_string(&file).with_context(|| {
-        format!(
-            "no token: STREAMGATE_TOKEN is not set, and {} can't be read — set it to what `streamgate token create \
-             --user YOU` prints",
-            file.display()
-        )
-    })?;
-    Ok(token.trim().to_owned())
-}
-
-/// What is typed.
-enum Line {
-    Text(String),
-    End,
+/// Waits for a signal that ends this process, which at a terminal has to wait until that is as it was before.
+/// Returns the exit code that shells give to such an end.
+async fn ended() -> std::io::Result<ExitCode> {
+    let mut hangup = signal(SignalKind::hangup())?;
+    let mut quit = signal(SignalKind::quit())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    Ok(ExitCode::from(tokio::select! {
+        _ = hangup.recv() => 128 + 1,
+        _ = quit.recv() => 128 + 3,
+        _ = terminate.recv() => 128 + 15,
+    }))
 }
 
 /// How a connection ended.
@@ -132,36 +107,28 @@ enum End {
     Broken(Pause),
 }
 
-/// How long to stay away.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Pause {
-    /// A moment, so that not all come back at once. The server may name one.
-    Moment(Duration),
-    /// Longer each time, and at least this long.
-    Growing(Duration),
-}
-
 struct Chat {
-    url: String,
-    request: Request,
+    gateway: Gateway,
     conversation: Conversation,
     one_turn: bool,
-    /// What is typed; read only when somebody wants it, so that a turn in a script leaves the
-    /// script's stdin alone.
-    keyboard: Option<mpsc::Receiver<Line>>,
+    keyboard: Keyboard,
     /// Whether nothing more will be typed.
     typed_out: bool,
     /// Presses of Ctrl-C.
     interrupts: Signal,
-    /// Whether it was pressed for the task at work.
-    cancelling: bool,
 }
 
 impl Chat {
-    async fn run(mut self) -> anyhow::Result<ExitCode> {
-        let mut socket = self.connect().await?;
+    async fn run(&mut self) -> anyhow::Result<ExitCode> {
+        let mut socket = tokio::select! {
+            socket = self.gateway.connect() => socket?,
+            _ = self.interrupts.recv() => {
+                show_echo(&mut self.conversation, &self.keyboard);
+                return self.leave();
+            }
+        };
         if !self.one_turn {
-            let hello = format!("connected to {}; Ctrl-C cancels a task, Ctrl-D leaves", self.url);
+            let hello = format!("connected to {}; Ctrl-C cancels a task, Ctrl-D leaves", self.gateway.url());
             self.conversation.screen().note(&hello)?;
         }
         let mut tries = 0;
@@ -174,32 +141,40 @@ impl Chat {
             if began.elapsed() > STABLE {
                 tries = 0;
             }
-            let mut wait = pause.jittered(tries);
+            // What was asked may be answered by somebody else meanwhile.
+            self.conversation.screen().drop_panel()?;
+            self.keyboard.read_keys(false)?;
             self.conversation.screen().aside("the connection broke; coming back")?;
-            socket = loop {
-                tries += 1;
-                tokio::select! {
-                    () = sleep(wait) => (),
-                    _ = self.interrupts.recv() => return self.leave(),
-                }
-                match self.connect().await {
-                    Ok(socket) => break socket,
-                    Err(error) if self.one_turn && tries >= TRIES => return Err(error),
-                    Err(_) => wait = Pause::Growing(Duration::ZERO).jittered(tries),
-                }
+            socket = match self.come_back(pause, &mut tries).await? {
+                Some(socket) => socket,
+                None => return self.leave(),
             };
         }
     }
 
-    async fn connect(&self) -> anyhow::Result<Socket> {
-        let connecting = tokio_tungstenite::connect_async(self.request.clone());
-        let url = &self.url;
-        match timeout(CONNECT_DEADLINE, connecting).await {
-            Ok(Ok((socket, _))) => Ok(socket),
-            Ok(Err(error)) => {
-                bail!("no gateway at {url}: {error} — start one with `streamgate`, or name it by `--url`")
+    /// A new connection, however long it takes. `None`: the user has had enough.
+    async fn come_back(&mut self, pause: Pause, tries: &mut u32) -> anyhow::Result<Option<Socket>> {
+        let (gateway, one_turn) = (&self.gateway, self.one_turn);
+        let mut connecting = std::pin::pin!(async {
+            let mut wait = pause.jittered(*tries);
+            loop {
+                *tries += 1;
+                sleep(wait).await;
+                match gateway.connect().await {
+                    Err(_) if !one_turn || *tries < TRIES => wait = Pause::Growing(Duration::ZERO).jittered(*tries),
+                    made => return made,
+                }
             }
-            Err(_) => bail!("no answer from {url} within {CONNECT_DEADLINE:?} — is that the right address?"),
+        });
+        loop {
+            tokio::select! {
+                made = &mut connecting => return made.map(Some),
+                _ = self.interrupts.recv() => {
+                    if !interrupted(&mut self.conversation, &self.keyboard)? {
+                        return Ok(None);
+                    }
+                }
+            }
         }
     }
 
@@ -223,10 +198,7 @@ impl Chat {
                 self.conversation.cancel();
                 continue;
             }
-            if self.conversation.is_idle() && (!self.one_turn || self.conversation.is_asked()) {
-                self.conversation.screen().prompt("> ")?;
-                self.keyboard.get_or_insert_with(read_keyboard);
-            }
+            self.listen()?;
             tokio::select! {
                 message = socket.next() => {
                     asked_for_life = false;
@@ -240,23 +212,15 @@ impl Chat {
                         Some(Err(_)) | None => return Ok(End::Broken(Pause::Growing(Duration::ZERO))),
                     }
                 }
-                line = typed(&mut self.keyboard) => {
-                    self.conversation.screen().entered();
-                    match line {
-                        Line::Text(line) => self.conversation.say(&line)?,
-                        Line::End if !self.one_turn => return self.leave().map(End::Done),
-                        Line::End => {
-                            self.keyboard = None;
-                            self.typed_out = true;
-                        }
+                typed = self.keyboard.next() => {
+                    if let Some(code) = self.heed(typed)? {
+                        return Ok(End::Done(code));
                     }
                 }
                 _ = self.interrupts.recv() => {
-                    if self.cancelling || !self.conversation.cancel() {
+                    if !interrupted(&mut self.conversation, &self.keyboard)? {
                         return self.leave().map(End::Done);
                     }
-                    self.cancelling = true;
-                    self.conversation.screen().note("cancelling; Ctrl-C again to leave")?;
                 }
                 () = sleep(SILENCE) => {
                     if asked_for_life || socket.send(Message::Ping(Bytes::new())).await.is_err() {
@@ -265,10 +229,39 @@ impl Chat {
                     asked_for_life = true;
                 }
             }
-            if self.conversation.is_idle() {
-                self.cancelling = false;
+        }
+    }
+
+    /// Has the keyboard say what is waited for: keys for a question, where there are any, or lines.
+    fn listen(&mut self) -> anyhow::Result<()> {
+        let by_keys = self.keyboard.has_keys() && self.conversation.is_asked();
+        self.keyboard.read_keys(by_keys)?;
+        self.conversation.show_choices()?;
+        if !by_keys && self.conversation.is_idle() && (!self.one_turn || self.conversation.is_asked()) {
+            self.conversation.screen().prompt("> ")?;
+            self.keyboard.read_lines();
+        }
+        Ok(())
+    }
+
+    /// Heeds what was typed. The exit code, when that was the end.
+    fn heed(&mut self, typed: Typed) -> anyhow::Result<Option<ExitCode>> {
+        match typed {
+            Typed::Line(line) => {
+                self.conversation.screen().entered();
+                if !self.conversation.unfold(&line)? {
+                    self.conversation.say(&line)?;
+                }
+            }
+            Typed::Key(Key::Leave) => return self.leave().map(Some),
+            Typed::Key(key) => self.conversation.press(key)?,
+            Typed::End if !self.one_turn => return self.leave().map(Some),
+            Typed::End => {
+                self.keyboard.close();
+                self.typed_out = true;
             }
         }
+        Ok(None)
     }
 
     /// The exit code, when there is nothing more to do.
@@ -287,6 +280,8 @@ impl Chat {
 
     /// The user has had enough; the session stays.
     fn leave(&mut self) -> anyhow::Result<ExitCode> {
+        self.conversation.screen().drop_panel()?;
+        self.conversation.screen().end_line()?;
         if let Some(session) = self.conversation.session().map(str::to_owned) {
             self.conversation.screen().note(&format!("come back with: streamgate chat --session {session}"))?;
         }
@@ -294,102 +289,20 @@ impl Chat {
     }
 }
 
-impl Pause {
-    fn jittered(self, tries: u32) -> Duration {
-        let (least, spread) = match self {
-            Self::Moment(least) => (least, FIRST_PAUSE),
-            Self::Growing(least) => (least, FIRST_PAUSE.saturating_mul(2_u32.saturating_pow(tries)).min(LONGEST_PAUSE)),
-        };
-        least + spread.mul_f64(rand::random())
+/// Ctrl-C: the first cancels what is at work. False: it was not the first, or nothing is at work.
+fn interrupted(conversation: &mut Conversation, keyboard: &Keyboard) -> anyhow::Result<bool> {
+    show_echo(conversation, keyboard);
+    let cancels = conversation.cancel();
+    if cancels {
+        conversation.show_choices()?;
+        conversation.screen().note("cancelling; Ctrl-C again to leave")?;
     }
+    Ok(cancels)
 }
 
-/// What a close code asks of us, by its range; an error when coming back unchanged is no use.
-fn after_close(close: Option<&CloseFrame>) -> anyhow::Result<Pause> {
-    let Some(close) = close else { return Ok(Pause::Growing(Duration::ZERO)) };
-    let reason: Value = serde_json::from_str(&close.reason).unwrap_or_default();
-    let named = reason["retry_after_ms"].as_u64().map(Duration::from_millis);
-    match u16::from(close.code) {
-        1000 | 1001 | 1012 | 4200..=4299 => Ok(Pause::Moment(named.unwrap_or_default())),
-        4001 => {
-            bail!("the gateway refuses the token — set STREAMGATE_TOKEN to one that `streamgate token create` made")
-        }
-        code @ (1002 | 1003 | 1007 | 1009 | 4000..=4099) => {
-            bail!("the gateway closed the connection ({code} {}) — this client can't mend that", close.reason)
-        }
-        _ => Ok(Pause::Growing(named.unwrap_or(Duration::from_secs(1)))),
-    }
-}
-
-/// The next line; never, while nobody reads the keyboard.
-async fn typed(keyboard: &mut Option<mpsc::Receiver<Line>>) -> Line {
-    match keyboard {
-        Some(lines) => lines.recv().await.unwrap_or(Line::End),
-        None => std::future::pending().await,
-    }
-}
-
-/// Reads lines on a thread of its own: a read of a terminal can't be given up.
-fn read_keyboard() -> mpsc::Receiver<Line> {
-    let (sender, receiver) = mpsc::channel(16);
-    std::thread::spawn(move || {
-        for line in std::io::stdin().lock().lines() {
-            let Ok(line) = line else { break };
-            if sender.blocking_send(Line::Text(line)).is_err() {
-                return;
-            }
-        }
-        // Nobody listens any more: the conversation is over.
-        let _ = sender.blocking_send(Line::End);
-    });
-    receiver
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn close(code: u16, reason: &str) -> anyhow::Result<Pause> {
-        after_close(Some(&CloseFrame { code: code.into(), reason: reason.to_owned().into() }))
-    }
-
-    #[test]
-    fn close_codes_are_followed_by_their_range() {
-        for code in [1000, 1001, 1012, 4200, 4242] {
-            assert_eq!(close(code, "").unwrap(), Pause::Moment(Duration::ZERO), "{code}");
-        }
-        for code in [1011, 1013, 4100, 4102, 4199, 4300] {
-            assert_eq!(close(code, "").unwrap(), Pause::Growing(Duration::from_secs(1)), "{code}");
-        }
-        for code in [1002, 1003, 1007, 1009, 4001, 4003, 4099] {
-            assert!(close(code, "").unwrap_err().to_string().contains(" — "), "{code}");
-        }
-        let named = close(4104, r#"{"code":"too_many_connections","retry_after_ms":5000}"#).unwrap();
-        assert_eq!(named, Pause::Growing(Duration::from_secs(5)));
-        assert_eq!(after_close(None).unwrap(), Pause::Growing(Duration::ZERO));
-    }
-
-    #[test]
-    fn pauses_grow_up_to_a_limit_and_keep_the_least() {
-        for tries in [0, 1, 5, 50] {
-            let pause = Pause::Growing(Duration::from_secs(1)).jittered(tries);
-            assert!(pause >= Duration::from_secs(1) && pause <= Duration::from_secs(31), "{pause:?}");
-        }
-    }
-
-    #[test]
-    fn a_gateway_can_be_named_in_all_the_usual_ways() {
-        for (url, expected) in [
-            ("ws://h:1", "ws://h:1/v1/stream"),
-            ("http://h:1/", "ws://h:1/v1/stream"),
-            ("https://h", "wss://h/v1/stream"),
-            ("wss://h/v1/stream", "wss://h/v1/stream"),
-        ] {
-            assert_eq!(request(url, "rc_1").unwrap().uri().to_string(), expected);
-        }
-        for bad in ["h:1", "ftp://h", "ws://"] {
-            assert!(request(bad, "rc_1").is_err(), "{bad}");
-        }
-        assert!(!format!("{:?}", request("ws://h", "rc_1").unwrap()).contains("rc_1"));
+/// A terminal shows `^C` where the cursor is.
+fn show_echo(conversation: &mut Conversation, keyboard: &Keyboard) {
+    if keyboard.echoes() {
+        conversation.screen().echoed();
     }
 }

@@ -2,17 +2,15 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that can't go on says so by panicking")]
 
+#[path = "support/scripted.rs"]
+mod scripted;
+
 use std::io::Write as _;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
-use futures_util::{SinkExt as _, StreamExt as _};
+use scripted::{Gateway, TOKEN};
 use serde_json::{Value, json};
-use tokio::net::{TcpListener, TcpStream};
-use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
-use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 
 /// The binary, with nothing of this process's environment but its place.
 fn streamgate(arguments: &[&str]) -> Command {
@@ -163,64 +161,12 @@ fn tokens_are_made_listed_and_revoked() {
     fails(command.env("STREAMGATE_DATA_DIR", data.path()), "no token `tok_1`", "`streamgate token list` shows them");
 }
 
-/// A gateway that follows a script.
-struct Gateway {
-    listener: TcpListener,
-}
-
-impl Gateway {
-    async fn start() -> Self {
-        Self { listener: TcpListener::bind("127.0.0.1:0").await.unwrap() }
-    }
-
-    /// `streamgate chat`, told of this gateway and given a token.
-    fn chat(&self, arguments: &[&str]) -> tokio::process::Command {
-        let mut command = tokio::process::Command::from(streamgate(&["chat"]));
-        let url = format!("ws://{}", self.listener.local_addr().unwrap());
-        command.args(arguments).env("STREAMGATE_URL", url).env("STREAMGATE_TOKEN", "rc_test").kill_on_drop(true);
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        command
-    }
-
-    async fn accept(&self) -> Client {
-        let (stream, _) = self.listener.accept().await.unwrap();
-        let check = |request: &Request, mut response: Response| {
-            assert_eq!(request.uri().path(), "/v1/stream");
-            assert_eq!(request.headers()["authorization"], "Bearer rc_test");
-            let offered = request.headers()["sec-websocket-protocol"].clone();
-            assert_eq!(offered, "streamgate.v1");
-            response.headers_mut().insert("sec-websocket-protocol", offered);
-            Ok(response)
-        };
-        Client { socket: tokio_tungstenite::accept_hdr_async(stream, check).await.unwrap() }
-    }
-}
-
-struct Client {
-    socket: WebSocketStream<TcpStream>,
-}
-
-impl Client {
-    async fn receive(&mut self) -> Value {
-        loop {
-            match tokio::time::timeout(Duration::from_secs(10), self.socket.next()).await.unwrap().unwrap().unwrap() {
-                Message::Text(text) => return serde_json::from_str(&text).unwrap(),
-                Message::Close(_) => return Value::Null,
-                _ => (),
-            }
-        }
-    }
-
-    async fn send(&mut self, frames: &[Value]) {
-        for frame in frames {
-            self.socket.send(Message::text(frame.to_string())).await.unwrap();
-        }
-    }
-
-    async fn close(mut self, code: u16) {
-        self.socket.close(Some(CloseFrame { code: code.into(), reason: "{}".into() })).await.unwrap();
-        while self.socket.next().await.is_some_and(|message| message.is_ok()) {}
-    }
+/// `streamgate chat`, told of this gateway and given a token.
+fn chat(gateway: &Gateway, arguments: &[&str]) -> tokio::process::Command {
+    let mut command = tokio::process::Command::from(streamgate(&["chat"]));
+    command.args(arguments).env("STREAMGATE_URL", gateway.url()).env("STREAMGATE_TOKEN", TOKEN).kill_on_drop(true);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
 }
 
 async fn finished(child: tokio::process::Child) -> (Option<i32>, String, String) {
@@ -243,7 +189,7 @@ fn done(seq: u64, status: &str) -> Value {
 #[tokio::test]
 async fn a_turn_streams_words_to_stdout_and_all_else_to_stderr() {
     let gateway = Gateway::start().await;
-    let chat = gateway.chat(&["--profile", "demo", "hello", "there"]).spawn().unwrap();
+    let chat = chat(&gateway, &["--profile", "demo", "hello", "there"]).spawn().unwrap();
     let mut client = gateway.accept().await;
     let submit = client.receive().await;
     assert_eq!(
@@ -265,7 +211,7 @@ async fn a_turn_streams_words_to_stdout_and_all_else_to_stderr() {
 #[tokio::test]
 async fn a_turn_that_fails_is_exit_code_1() {
     let gateway = Gateway::start().await;
-    let mut chat = gateway.chat(&[]);
+    let mut chat = chat(&gateway, &[]);
     chat.stdin(Stdio::piped());
     let mut chat = chat.spawn().unwrap();
     tokio::io::AsyncWriteExt::write_all(&mut chat.stdin.take().unwrap(), b"/fail x\n").await.unwrap();
@@ -282,7 +228,7 @@ async fn a_turn_that_fails_is_exit_code_1() {
 #[tokio::test]
 async fn a_broken_connection_is_taken_up_where_it_broke() {
     let gateway = Gateway::start().await;
-    let chat = gateway.chat(&["hello"]).spawn().unwrap();
+    let chat = chat(&gateway, &["hello"]).spawn().unwrap();
     let mut client = gateway.accept().await;
     let submit = client.receive().await;
     client.send(&[ready(&submit), token(1, "one ")]).await;
@@ -302,7 +248,7 @@ async fn a_broken_connection_is_taken_up_where_it_broke() {
 #[tokio::test]
 async fn a_question_is_answered_from_stdin() {
     let gateway = Gateway::start().await;
-    let mut chat = gateway.chat(&["ask me"]);
+    let mut chat = chat(&gateway, &["ask me"]);
     chat.stdin(Stdio::piped());
     let mut chat = chat.spawn().unwrap();
     tokio::io::AsyncWriteExt::write_all(&mut chat.stdin.take().unwrap(), b"2\n").await.unwrap();
@@ -327,7 +273,7 @@ async fn a_question_is_answered_from_stdin() {
 #[tokio::test]
 async fn a_question_that_nobody_can_answer_cancels_the_turn() {
     let gateway = Gateway::start().await;
-    let chat = gateway.chat(&["ask me"]).spawn().unwrap();
+    let chat = chat(&gateway, &["ask me"]).spawn().unwrap();
     let mut client = gateway.accept().await;
     let submit = client.receive().await;
     let questions = json!([{ "question": "Pick one", "options": [] }]);
@@ -342,14 +288,12 @@ async fn a_question_that_nobody_can_answer_cancels_the_turn() {
 #[tokio::test]
 async fn ctrl_c_cancels_the_task() {
     let gateway = Gateway::start().await;
-    let chat = gateway.chat(&["/sleep 60000"]).spawn().unwrap();
+    let chat = chat(&gateway, &["/sleep 60000"]).spawn().unwrap();
     let mut client = gateway.accept().await;
     let submit = client.receive().await;
     client.send(&[ready(&submit)]).await;
     client.send(&[json!({ "type": "user.message", "seq": 1, "task_id": "task_1", "text": "/sleep 60000" })]).await;
-    // A pong means that the frames before it were read.
-    client.socket.send(Message::Ping(tokio_tungstenite::tungstenite::Bytes::new())).await.unwrap();
-    while !matches!(client.socket.next().await, Some(Ok(Message::Pong(_)))) {}
+    client.has_read_all().await;
     let pid = rustix::process::Pid::from_raw(i32::try_from(chat.id().unwrap()).unwrap()).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
     let cancel = client.receive().await;
@@ -361,7 +305,7 @@ async fn ctrl_c_cancels_the_task() {
 #[tokio::test]
 async fn a_refused_token_is_not_tried_again() {
     let gateway = Gateway::start().await;
-    let chat = gateway.chat(&["hello"]).spawn().unwrap();
+    let chat = chat(&gateway, &["hello"]).spawn().unwrap();
     gateway.accept().await.close(4001).await;
     let (code, _, stderr) = finished(chat).await;
     assert_eq!(code, Some(1));

@@ -1,12 +1,16 @@
 //! What a client of the public protocol has to remember, and what it makes of each frame. A client
 //! like any other: it knows the wire by its documents, not by the server's types.
 
+mod questions;
+
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
 
 use serde_json::{Map, Value, json};
 
-use super::screen::{Screen, brief};
+use super::asking::Asking;
+use super::screen::Screen;
+use super::tools::Tools;
 
 /// Events of a session that one comes back to that are shown.
 const SHOWN_HISTORY: u64 = 200;
@@ -35,6 +39,10 @@ pub(super) struct Conversation {
     /// The session's tasks that have not ended, oldest first.
     open_tasks: Vec<String>,
     asking: Option<Asking>,
+    /// Whether questions are answered by keys.
+    picks: bool,
+    cancelling: Option<Cancelling>,
+    tools: Tools,
     /// Whether what was before this connection is still being shown.
     catching_up: bool,
     /// Whether the words of this turn have been streamed.
@@ -46,16 +54,18 @@ pub(super) struct Conversation {
     refusal: Option<String>,
 }
 
-/// A question of the agent's, being answered one part after the other.
-struct Asking {
-    task_id: String,
-    ask_id: Option<String>,
-    questions: Vec<Value>,
-    answers: Vec<String>,
+/// What Ctrl-C was pressed for.
+enum Cancelling {
+    /// What is at work, once that is known.
+    Wanted,
+    /// This task; it was asked to end.
+    Task(String),
 }
 
 impl Conversation {
-    pub(super) fn new(session: Option<String>, profile: Option<String>) -> Self {
+    /// Goes on with a session or, without one, starts one. The user may answer questions by keys (`picks`),
+    /// and ask for what was folded (`unfolds`).
+    pub(super) fn new(session: Option<String>, profile: Option<String>, picks: bool, unfolds: bool) -> Self {
         Self {
             screen: Screen::new(),
             session,
@@ -68,6 +78,9 @@ impl Conversation {
             own_prompts: Vec::new(),
             open_tasks: Vec::new(),
             asking: None,
+            picks,
+            cancelling: None,
+            tools: Tools::new(unfolds),
             catching_up: false,
             streamed: false,
             own_task: None,
@@ -99,13 +112,18 @@ impl Conversation {
         self.refusal.as_deref()
     }
 
+    /// Whether the agent waits for an answer. What is being cancelled gets none.
     pub(super) fn is_asked(&self) -> bool {
-        self.asking.is_some()
+        !self.catching_up && self.asking.is_some() && self.cancelling.is_none()
     }
 
     /// Whether the user's next line is waited for.
     pub(super) fn is_idle(&self) -> bool {
-        !self.catching_up && (self.is_asked() || (self.open_tasks.is_empty() && self.own_prompts.is_empty()))
+        self.is_asked() || (!self.catching_up && self.has_no_work())
+    }
+
+    fn has_no_work(&self) -> bool {
+        self.open_tasks.is_empty() && self.own_prompts.is_empty()
     }
 
     /// A new connection: follow the session from where the last one broke off, and say again what
@@ -113,6 +131,9 @@ impl Conversation {
     pub(super) fn connected(&mut self) {
         self.outbox.clear();
         self.catching_up = self.session.is_some();
+        if let Some(asking) = &mut self.asking {
+            asking.is_shown = false;
+        }
         if let Some(session) = &self.session {
             let mut resume = json!({ "type": "session.resume", "session_id": session, "request_id": RESUME });
             match self.last_seq {
@@ -126,7 +147,7 @@ impl Conversation {
 
     /// A line from the user: an answer when something was asked, else a prompt.
     pub(super) fn say(&mut self, line: &str) -> io::Result<()> {
-        if self.asking.is_some() {
+        if self.asking.is_some() && self.cancelling.is_none() {
             return self.answer(line);
         }
         let line = line.trim_end();
@@ -156,13 +177,28 @@ impl Conversation {
         self.send(frame);
     }
 
-    /// Asks for the end of the task at work. Tells whether there is one.
+    /// Asks for the end of the task at work, as soon as it is known and there is a connection. False if there
+    /// is nothing to end, or its end has been asked for.
     pub(super) fn cancel(&mut self) -> bool {
-        let Some(task) = self.open_tasks.first() else { return false };
-        let frame = json!({ "type": "task.cancel", "task_id": task });
-        self.asking = None;
-        self.send(frame);
+        if self.cancelling.is_some() || (!self.catching_up && self.has_no_work()) {
+            return false;
+        }
+        self.cancelling = Some(Cancelling::Wanted);
+        self.go_on_cancelling();
         true
+    }
+
+    fn go_on_cancelling(&mut self) {
+        match (&self.cancelling, self.open_tasks.first()) {
+            (Some(Cancelling::Wanted), Some(task)) if !self.catching_up => {
+                let frame = json!({ "type": "task.cancel", "task_id": task });
+                self.cancelling = Some(Cancelling::Task(task.clone()));
+                self.send(frame);
+            }
+            (Some(Cancelling::Wanted), _) if !self.catching_up && self.has_no_work() => self.cancelling = None,
+            (Some(Cancelling::Task(task)), _) if !self.open_tasks.contains(task) => self.cancelling = None,
+            _ => (),
+        }
     }
 
     fn send(&mut self, mut frame: Value) {
@@ -174,6 +210,12 @@ impl Conversation {
 
     /// Takes one frame of the server's.
     pub(super) fn receive(&mut self, frame: &Map<String, Value>) -> io::Result<()> {
+        self.heed(frame)?;
+        self.go_on_cancelling();
+        Ok(())
+    }
+
+    fn heed(&mut self, frame: &Map<String, Value>) -> io::Result<()> {
         let text = |field: &str| frame.get(field).and_then(Value::as_str).unwrap_or_default();
         let number = |field: &str| frame.get(field).and_then(Value::as_u64).unwrap_or_default();
         if let Some(seq) = frame.get("seq").and_then(Value::as_u64) {
@@ -216,16 +258,10 @@ impl Conversation {
                 self.streamed = true;
                 self.screen.text(text("text"))?;
             }
-            "task:tool_use" if text("tool") != QUESTION_TOOL => {
-                let input = frame.get("input").map(Value::to_string).unwrap_or_default();
-                self.screen.note(&brief(&format!("⚙ {} {input}", text("tool"))))?;
-            }
-            "task:tool_result" if text("tool") != QUESTION_TOOL => {
-                let mark = if frame.get("is_error") == Some(&Value::Bool(true)) { "✗" } else { "→" };
-                self.screen.note(&format!("  {mark} {}", brief(text("output"))))?;
-            }
+            "task:tool_use" if text("tool") != QUESTION_TOOL => self.screen.note(&self.tools.called(frame))?,
+            "task:tool_result" if text("tool") != QUESTION_TOOL => self.screen.note(&self.tools.returned(frame))?,
             "task:ask_user" => self.ask(frame)?,
-            "task:answered" => self.asking = None,
+            "task:answered" => self.answered(frame)?,
             "turn.continuing" => {
                 let (now, most) = (number("continuation"), number("max_continuations"));
                 self.screen.note(&format!("goes on ({now} of at most {most})"))?;
@@ -255,8 +291,9 @@ impl Conversation {
 
     fn closed(&mut self, task_id: &str, completed: bool) {
         self.streamed = false;
+        self.tools.ended();
         self.open_tasks.retain(|open| open != task_id);
-        if self.asking.as_ref().is_some_and(|asking| asking.task_id == task_id) {
+        if self.asking.as_ref().is_some_and(|asking| asking.is_of(task_id)) {
             self.asking = None;
         }
         self.ended.insert(task_id.to_owned(), completed);
@@ -284,13 +321,14 @@ impl Conversation {
             }
             return Ok(());
         }
-        if let Some(request) = self.replied(error)
-            && is_prompt(&request)
-        {
+        let request = self.replied(error);
+        if let Some(request) = request.as_ref().filter(|request| is_prompt(request)) {
             self.own_prompts.retain(|prompt| request["prompt"] != **prompt);
             // The exit code of one turn: this one failed.
             let task = self.own_task.get_or_insert_with(String::new).clone();
             self.ended.entry(task).or_insert(false);
+        } else if request.is_some_and(|request| request["type"] == "task.cancel") {
+            self.cancelling = None;
         }
         self.screen.line(&format!("{code}: {message}"))
     }
@@ -303,6 +341,8 @@ impl Conversation {
         self.open_tasks = state.get("task").into_iter().chain(queue).filter_map(id).collect();
         match state.get("pending_ask").and_then(Value::as_object) {
             None => self.asking = None,
+            // What was answered just before the connection broke is answered again.
+            Some(pending) if self.is_answering(pending) => (),
             Some(pending) if self.asking.as_ref().is_none_or(|asking| !asking.is(pending)) => self.ask(pending)?,
             Some(_) => (),
         }
@@ -326,81 +366,6 @@ impl Conversation {
         let (read, written) = (count("input_tokens"), count("output_tokens"));
         self.screen.note(&format!("[{read} tokens in, {written} out, ${cost:.4}]"))
     }
-
-    fn ask(&mut self, event: &Map<String, Value>) -> io::Result<()> {
-        let questions = event.get("questions").and_then(Value::as_array).cloned().unwrap_or_default();
-        let id = |field: &str| event.get(field).and_then(Value::as_str).map(str::to_owned);
-        let Some(task_id) = id("task_id").filter(|_| !questions.is_empty()) else { return Ok(()) };
-        self.opened(&task_id);
-        self.asking = Some(Asking { task_id, ask_id: id("ask_id"), questions, answers: Vec::new() });
-        self.show_question()
-    }
-
-    fn show_question(&mut self) -> io::Result<()> {
-        let Some(question) = self.asking.as_ref().and_then(Asking::current) else { return Ok(()) };
-        let more = if question["multiSelect"] == true { " (several: 1,3)" } else { "" };
-        self.screen.line(&format!("? {}{more}", question["question"].as_str().unwrap_or_default()))?;
-        for (index, option) in question["options"].as_array().into_iter().flatten().enumerate() {
-            let label = option["label"].as_str().unwrap_or_default();
-            let about = option["description"].as_str().map(|about| format!(": {about}")).unwrap_or_default();
-            self.screen.line(&format!("  {}) {label}{about}", index + 1))?;
-        }
-        Ok(())
-    }
-
-    fn answer(&mut self, line: &str) -> io::Result<()> {
-        let Some(asking) = &mut self.asking else { return Ok(()) };
-        let Some(answer) = asking.current().map(|question| chosen(question, line)) else { return Ok(()) };
-        asking.answers.push(answer);
-        if asking.current().is_some() {
-            return self.show_question();
-        }
-        let frame = asking.reply();
-        self.asking = None;
-        self.send(frame);
-        Ok(())
-    }
-}
-
-impl Asking {
-    /// The part that is to be answered now.
-    fn current(&self) -> Option<&Value> {
-        self.questions.get(self.answers.len())
-    }
-
-    fn is(&self, pending: &Map<String, Value>) -> bool {
-        self.ask_id.as_deref() == pending.get("ask_id").and_then(Value::as_str)
-    }
-
-    fn reply(&self) -> Value {
-        let answer = match self.answers.as_slice() {
-            [only] => json!(only),
-            answers => {
-                let texts = self.questions.iter().map(|question| question["question"].as_str().unwrap_or_default());
-                texts.zip(answers).map(|(question, answer)| (question.to_owned(), json!(answer))).collect()
-            }
-        };
-        let mut frame = json!({ "type": "task.answer", "task_id": self.task_id, "answer": answer });
-        if let Some(ask_id) = &self.ask_id {
-            frame["ask_id"] = json!(ask_id);
-        }
-        frame
-    }
-}
-
-/// What a typed line means: a choice by its number, several where that is allowed, or the line itself.
-fn chosen(question: &Value, line: &str) -> String {
-    let line = line.trim();
-    let label = |number: &str| {
-        let index = number.trim().parse::<usize>().ok()?.checked_sub(1)?;
-        question["options"].get(index)?["label"].as_str().map(str::to_owned)
-    };
-    let labels = if question["multiSelect"] == true {
-        line.split(',').map(label).collect::<Option<Vec<_>>>().map(|labels| labels.join(", "))
-    } else {
-        label(line)
-    };
-    labels.unwrap_or_else(|| line.to_owned())
 }
 
 fn is_prompt(frame: &Value) -> bool {
@@ -408,106 +373,4 @@ fn is_prompt(frame: &Value) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn receive(conversation: &mut Conversation, frame: &Value) {
-        conversation.receive(frame.as_object().unwrap()).unwrap();
-    }
-
-    fn sent(conversation: &mut Conversation) -> Vec<Value> {
-        std::iter::from_fn(|| conversation.next_frame()).map(|frame| serde_json::from_str(&frame).unwrap()).collect()
-    }
-
-    #[test]
-    fn what_got_no_reply_is_said_again_in_the_same_words() {
-        let mut conversation = Conversation::new(None, Some("prof_demo".to_owned()));
-        conversation.connected();
-        conversation.say("one").unwrap();
-        conversation.say("two").unwrap();
-        let first = sent(&mut conversation);
-        assert_eq!(first.len(), 1, "the second waits for the session that the first makes");
-        assert_eq!((&first[0]["type"], &first[0]["profile_id"]), (&json!("task.submit"), &json!("prof_demo")));
-
-        conversation.connected();
-        assert_eq!(sent(&mut conversation), first);
-        receive(
-            &mut conversation,
-            &json!({ "type": "session.ready", "session_id": "sess_1", "task_id": "task_1", "request_id": "1" }),
-        );
-        receive(&mut conversation, &json!({ "type": "user.message", "text": "one", "task_id": "task_1", "seq": 1 }));
-        conversation.connected();
-        let again = sent(&mut conversation);
-        assert_eq!(
-            again[0],
-            json!({ "type": "session.resume", "session_id": "sess_1", "after_seq": 1, "request_id": "resume" })
-        );
-        assert_eq!((again.len(), &again[1]["type"], &again[1]["prompt"]), (2, &json!("session.turn"), &json!("two")));
-    }
-
-    #[test]
-    fn the_outcome_is_that_of_the_own_task_whatever_comes_first() {
-        let mut conversation = Conversation::new(Some("sess_1".to_owned()), None);
-        conversation.say("x").unwrap();
-        receive(&mut conversation, &json!({ "type": "task:failed", "task_id": "task_0", "error": "e", "seq": 5 }));
-        receive(
-            &mut conversation,
-            &json!({ "type": "task:done", "task_id": "task_1", "status": "completed", "seq": 6 }),
-        );
-        assert_eq!(conversation.outcome(), None);
-        receive(&mut conversation, &json!({ "type": "ack", "task_id": "task_1", "request_id": "1" }));
-        assert_eq!(conversation.outcome(), Some(true));
-    }
-
-    #[test]
-    fn a_refused_prompt_is_a_failure() {
-        let mut conversation = Conversation::new(None, None);
-        conversation.say("x").unwrap();
-        receive(&mut conversation, &json!({ "type": "error", "code": "CAPACITY", "message": "m", "request_id": "1" }));
-        assert_eq!(conversation.outcome(), Some(false));
-        assert!(conversation.is_idle());
-    }
-
-    #[test]
-    fn questions_are_answered_one_by_one_by_number_or_in_words() {
-        let mut conversation = Conversation::new(Some("sess_1".to_owned()), None);
-        let options = json!([{ "label": "Yes" }, { "label": "No" }]);
-        let questions = json!([
-            { "question": "Q1", "options": options },
-            { "question": "Q2", "options": options, "multiSelect": true },
-            { "question": "Q3", "options": [] },
-        ]);
-        receive(
-            &mut conversation,
-            &json!({ "type": "task:ask_user", "task_id": "task_1", "ask_id": "ask_1", "questions": questions }),
-        );
-        for line in ["2", "1,2", "7"] {
-            assert!(conversation.is_asked());
-            conversation.say(line).unwrap();
-        }
-        let frame = sent(&mut conversation).remove(0);
-        assert_eq!((&frame["task_id"], &frame["ask_id"]), (&json!("task_1"), &json!("ask_1")));
-        assert_eq!(frame["answer"], json!({ "Q1": "No", "Q2": "Yes, No", "Q3": "7" }));
-    }
-
-    #[test]
-    fn a_repeated_event_is_shown_once() {
-        let mut conversation = Conversation::new(Some("sess_1".to_owned()), None);
-        let prompt = json!({ "type": "user.message", "text": "x", "task_id": "task_1", "seq": 3 });
-        conversation.own_prompts = vec!["x".to_owned(), "x".to_owned()];
-        receive(&mut conversation, &prompt);
-        receive(&mut conversation, &prompt);
-        assert_eq!(conversation.own_prompts.len(), 1);
-    }
-
-    #[test]
-    fn a_journal_that_went_back_is_followed_from_its_own_end() {
-        let mut conversation = Conversation::new(Some("sess_1".to_owned()), None);
-        conversation.last_seq = Some(9);
-        let error = json!({ "type": "error", "code": "CURSOR_AHEAD", "message": "m", "request_id": "resume" });
-        receive(&mut conversation, &error);
-        assert_eq!(sent(&mut conversation)[0]["tail"], json!(SHOWN_HISTORY));
-        receive(&mut conversation, &error);
-        assert!(conversation.refusal().is_some());
-    }
-}
+mod tests;

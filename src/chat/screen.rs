@@ -2,8 +2,9 @@
 
 use std::io::{self, IsTerminal as _, Write as _};
 
-/// The longest line about a tool, in characters.
-const NOTE_CHARACTERS: usize = 100;
+use rustix::termios::tcgetwinsize;
+
+use super::panel::{Panel, Size};
 
 /// Where the cursor is.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -12,7 +13,7 @@ enum Cursor {
     Start,
     /// After words of the agent's.
     Words,
-    /// After a prompt.
+    /// After a prompt, or after what was typed.
     Prompt,
 }
 
@@ -21,6 +22,10 @@ pub(super) struct Screen {
     cursor: Cursor,
     words_are_seen: bool,
     dim: bool,
+    /// What stays below all else, while there is something.
+    panel: Option<Panel>,
+    /// Words that came above the panel and have no line's end yet.
+    held: String,
 }
 
 impl Screen {
@@ -31,6 +36,8 @@ impl Screen {
             cursor: Cursor::Start,
             words_are_seen: io::stdout().is_terminal(),
             dim: !plain && io::stderr().is_terminal(),
+            panel: None,
+            held: String::new(),
         }
     }
 
@@ -39,7 +46,16 @@ impl Screen {
         if self.cursor == Cursor::Prompt {
             self.end_line()?;
         }
-        let text = if self.words_are_seen { printable(text) } else { text.to_owned() };
+        let mut text = if self.words_are_seen { printable(text) } else { text.to_owned() };
+        if self.panel.is_some() && self.words_are_seen {
+            // Above a panel, words come line by line.
+            self.held.push_str(&text);
+            text = self.held.drain(..self.held.rfind('\n').map_or(0, |end| end + 1)).collect();
+        }
+        self.above(|screen| screen.words(&text))
+    }
+
+    fn words(&mut self, text: &str) -> io::Result<()> {
         if let Some(last) = text.chars().last() {
             self.cursor = if last == '\n' { Cursor::Start } else { Cursor::Words };
         }
@@ -50,6 +66,11 @@ impl Screen {
 
     /// Ends a line that was left unfinished.
     pub(super) fn end_line(&mut self) -> io::Result<()> {
+        if !self.held.is_empty() {
+            self.held.push('\n');
+            let line = std::mem::take(&mut self.held);
+            self.above(|screen| screen.words(&line))?;
+        }
         match std::mem::replace(&mut self.cursor, Cursor::Start) {
             Cursor::Start => Ok(()),
             Cursor::Words => {
@@ -64,14 +85,15 @@ impl Screen {
     /// A line in full.
     pub(super) fn line(&mut self, text: &str) -> io::Result<()> {
         self.end_line()?;
-        writeln!(io::stderr(), "{}", printable(text))
+        self.above(|_| writeln!(io::stderr(), "{}", printable(text)))
     }
 
     /// A line that is not what matters.
     pub(super) fn note(&mut self, text: &str) -> io::Result<()> {
         self.end_line()?;
         let text = printable(text);
-        if self.dim { writeln!(io::stderr(), "\x1b[2m{text}\x1b[0m") } else { writeln!(io::stderr(), "{text}") }
+        let text = if self.dim { format!("\x1b[2m{text}\x1b[0m") } else { text };
+        self.above(|_| writeln!(io::stderr(), "{text}"))
     }
 
     /// A note that has nothing to do with the agent's words: where these are not seen, it leaves their
@@ -102,6 +124,53 @@ impl Screen {
     pub(super) fn entered(&mut self) {
         self.cursor = Cursor::Start;
     }
+
+    /// The terminal has shown a key that the user pressed.
+    pub(super) fn echoed(&mut self) {
+        if self.cursor == Cursor::Start {
+            self.cursor = Cursor::Prompt;
+        }
+    }
+
+    /// Shows lines, which are printable, below all that comes, until they are taken away. Sees to it that the
+    /// one at `at` is seen.
+    pub(super) fn set_panel(&mut self, lines: Vec<String>, at: usize) -> io::Result<()> {
+        if self.panel.as_ref().is_some_and(|panel| panel.shows(&lines, at)) {
+            return Ok(());
+        }
+        self.end_line()?;
+        let mut panel = self.panel.take().unwrap_or_default();
+        let (mut stderr, size) = (io::stderr().lock(), size());
+        panel.erase(&mut stderr, size)?;
+        panel.set(lines, at);
+        panel.draw(&mut stderr, size)?;
+        self.panel = Some(panel);
+        Ok(())
+    }
+
+    /// Takes the panel away.
+    pub(super) fn drop_panel(&mut self) -> io::Result<()> {
+        let Some(mut panel) = self.panel.take() else { return Ok(()) };
+        panel.erase(&mut io::stderr().lock(), size())?;
+        let held = std::mem::take(&mut self.held);
+        self.words(&held)
+    }
+
+    /// Writes where the panel is, which moves down.
+    fn above(&mut self, write: impl FnOnce(&mut Self) -> io::Result<()>) -> io::Result<()> {
+        let Some(mut panel) = self.panel.take() else { return write(self) };
+        panel.erase(&mut io::stderr().lock(), size())?;
+        let written = write(self);
+        let drawn = panel.draw(&mut io::stderr().lock(), size());
+        self.panel = Some(panel);
+        written.and(drawn)
+    }
+}
+
+/// The terminal's, or what it would be if it said so.
+fn size() -> Size {
+    let told = tcgetwinsize(io::stderr()).ok().filter(|told| told.ws_col > 0 && told.ws_row > 0);
+    told.map_or(Size { columns: 80, rows: 24 }, |told| Size { columns: told.ws_col.into(), rows: told.ws_row.into() })
 }
 
 /// Text without what moves the cursor, rings or colours: agents repeat what they are given.
@@ -109,10 +178,15 @@ fn printable(text: &str) -> String {
     text.chars().filter(|character| !character.is_control() || matches!(character, '\n' | '\t')).collect()
 }
 
-/// The beginning of a text, on one line.
-pub(super) fn brief(text: &str) -> String {
-    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    match line.char_indices().nth(NOTE_CHARACTERS) {
+/// A text on one line, without what moves the cursor.
+pub(super) fn one_line(text: &str) -> String {
+    printable(&text.split_whitespace().collect::<Vec<_>>().join(" "))
+}
+
+/// The beginning of a text, on one line of at most so many characters.
+pub(super) fn brief(text: &str, characters: usize) -> String {
+    let line = one_line(text);
+    match line.char_indices().nth(characters) {
         Some((end, _)) => format!("{}…", &line[..end]),
         None => line,
     }
@@ -129,7 +203,7 @@ mod tests {
 
     #[test]
     fn a_brief_text_is_one_short_line() {
-        assert_eq!(brief("a\n  b"), "a b");
-        assert_eq!(brief(&"é".repeat(200)).chars().count(), NOTE_CHARACTERS + 1);
+        assert_eq!(brief("a\n  b", 9), "a b");
+        assert_eq!(brief(&"é".repeat(20), 9), "é".repeat(9) + "…");
     }
 }

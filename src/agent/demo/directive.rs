@@ -20,6 +20,7 @@ pub(super) enum Directive {
     /// `/parallel A && B`: two at once, results in reverse order.
     Parallel(String, String),
     /// `/ask QUESTION | A | B`, several questions separated by `||`: waits for the answer, says it.
+    /// `/ask-several`: the same, but several options may be chosen.
     Ask(Vec<Question>),
     /// `/image NAME`: writes a PNG to the workspace and shows it.
     Image(String),
@@ -57,8 +58,10 @@ pub(super) enum Directive {
 /// A question with its choices.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Question {
-    pub(super) question: String,
+    pub(super) text: String,
     pub(super) options: Vec<String>,
+    /// Whether more than one may be chosen.
+    pub(super) several: bool,
 }
 
 /// The most bytes that `/big` puts out: well over the gateway's line limit, well under the memory of
@@ -100,7 +103,8 @@ fn read_line(line: &str) -> Option<Directive> {
         "/tokens" => ("/tokens N [INTERVAL_MS]", tokens(&words)),
         "/tool" => ("/tool COMMAND", rest_or_none.map(|command| Directive::Tool(command.to_owned()))),
         "/parallel" => ("/parallel A && B", parallel(rest)),
-        "/ask" => ("/ask QUESTION | A | B", ask(rest)),
+        "/ask" => ("/ask QUESTION | A | B", ask(rest, false)),
+        "/ask-several" => ("/ask-several QUESTION | A | B", ask(rest, true)),
         "/image" => ("/image NAME", rest_or_none.map(|name| Directive::Image(name.trim().to_owned()))),
         "/continue" => ("/continue N", number(&words).map(Directive::Continue)),
         "/usage" => ("/usage IN OUT COST", usage_of(&words)),
@@ -136,12 +140,12 @@ fn parallel(rest: &str) -> Option<Directive> {
     (!first.is_empty() && !second.is_empty()).then(|| Directive::Parallel(first.to_owned(), second.to_owned()))
 }
 
-fn ask(rest: &str) -> Option<Directive> {
+fn ask(rest: &str, several: bool) -> Option<Directive> {
     let questions: Option<Vec<_>> = rest
         .split("||")
         .map(|question| {
             let mut parts = question.split('|').map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned);
-            Some(Question { question: parts.next()?, options: parts.collect() })
+            Some(Question { text: parts.next()?, options: parts.collect(), several })
         })
         .collect();
     questions.map(Directive::Ask)
@@ -181,9 +185,11 @@ mod tests {
     #[test]
     fn directives_take_what_they_need() {
         let question = |question: &str, options: &[&str]| Question {
-            question: question.to_owned(),
+            text: question.to_owned(),
             options: options.iter().map(|&option| option.to_owned()).collect(),
+            several: false,
         };
+        let several = Question { several: true, ..question("Which?", &["A", "B"]) };
         check("/say  two  spaces ", &[say(" two  spaces ")]);
         check("/tokens 3", &[Directive::Tokens { count: 3, interval: Duration::ZERO }]);
         check("/tokens 3 20", &[Directive::Tokens { count: 3, interval: Duration::from_millis(20) }]);
@@ -191,6 +197,7 @@ mod tests {
         check("/parallel a b && c", &[Directive::Parallel("a b".to_owned(), "c".to_owned())]);
         check("/ask Which one? | A | B c", &[Directive::Ask(vec![question("Which one?", &["A", "B c"])])]);
         check("/ask Why? || When? | now", &[Directive::Ask(vec![question("Why?", &[]), question("When?", &["now"])])]);
+        check("/ask-several Which? | A | B", &[Directive::Ask(vec![several])]);
         check("/usage 1 2 0.5", &[Directive::Usage(Usage { input_tokens: 1, output_tokens: 2, cost_usd: Some(0.5) })]);
         check("/usage 1 2", &[Directive::Usage(Usage { input_tokens: 1, output_tokens: 2, cost_usd: None })]);
         check("/crash 3\n/crash", &[Directive::Crash(3), Directive::Crash(1)]);

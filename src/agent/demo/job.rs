@@ -268,9 +268,13 @@ impl Job {
     ) -> io::Result<()> {
         let asked: Vec<Value> = questions
             .iter()
-            .map(|Question { question, options }| {
+            .map(|Question { text, options, several }| {
                 let options: Vec<Value> = options.iter().map(|label| json!({ "label": label })).collect();
-                json!({ "question": question, "options": options })
+                let mut asked = json!({ "question": text, "options": options });
+                if *several {
+                    asked["multiSelect"] = json!(true);
+                }
+                asked
             })
             .collect();
         let id = out.tool_use("AskUserQuestion", &json!({ "questions": asked }));
@@ -310,7 +314,7 @@ impl Job {
 /// The answers in the order of the questions.
 fn chosen(questions: &[Question], answer: &Value) -> String {
     let by_question = |answers: &Map<String, Value>| {
-        let texts = questions.iter().map(|asked| answers.get(&asked.question).and_then(Value::as_str).unwrap_or(""));
+        let texts = questions.iter().map(|asked| answers.get(&asked.text).and_then(Value::as_str).unwrap_or(""));
         texts.collect::<Vec<_>>().join(", ")
     };
     match answer {

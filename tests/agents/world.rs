@@ -40,6 +40,7 @@ pub(crate) struct Agent {
 pub(crate) const CLAUDE: Agent = Agent { profile: "claude", key_env: "ANTHROPIC_API_KEY" };
 pub(crate) const OPENCODE: Agent = Agent { profile: "opencode", key_env: "OPENAI_API_KEY" };
 pub(crate) const CODEX: Agent = Agent { profile: "codex", key_env: "OPENAI_API_KEY" };
+pub(crate) const GEMINI: Agent = Agent { profile: "gemini", key_env: "GEMINI_API_KEY" };
 
 impl Agent {
     /// Its profile, as the document has it.

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use serde_json::Value;
 use tokio::time::Instant;
 
-use crate::client::{of_type, streamed};
+use crate::client::of_type;
 use crate::frames::{check_history, replay};
 use crate::world::{Agent, GEMINI, Session, World, eventually};
 
@@ -26,14 +27,21 @@ async fn stopped(world: &World) {
     eventually("the container stops", async || world.containers.up().await.is_empty()).await;
 }
 
+/// Whether the model has been since its first requests, these many.
+async fn is_told_of_sesame(world: &World, requests: usize) -> bool {
+    let tells = |request: &Value| request["body"].to_string().contains("Sesame is the word.");
+    world.mock.requests().await[requests..].iter().any(tells)
+}
+
 async fn a_turn_after_the_container_was_stopped_remembers_the_one_before(agent: Agent) {
     let world = world(agent, |_| ()).await;
     let mut client = world.client().await;
     let session = Session::start(&mut client).await;
     session.turn(&mut client, "Sesame is the word.\nSH: echo kept >kept.txt\nTEXT: noted").await;
     stopped(&world).await;
-    let frames = session.turn(&mut client, "HISTORY:\n+SH: cat kept.txt").await;
-    assert!(streamed(&frames).contains("Sesame is the word."), "{frames:?}");
+    let asked = world.mock.requests().await.len();
+    let frames = session.turn(&mut client, "SH: cat kept.txt").await;
+    assert!(is_told_of_sesame(&world, asked).await, "{frames:?}");
     assert!(of_type(&frames, "task:tool_result")[0]["output"].as_str().unwrap().contains("kept"), "{frames:?}");
 }
 
@@ -70,8 +78,9 @@ async fn a_conversation_whose_files_are_lost_begins_anew(agent: Agent) {
     for entry in std::fs::read_dir(world.file(&session, ".")).unwrap().flatten().filter(is_hidden) {
         std::fs::remove_dir_all(entry.path()).or_else(|_| std::fs::remove_file(entry.path())).unwrap();
     }
-    let frames = session.turn(&mut client, "HISTORY:\n+SH: cat kept.txt").await;
-    assert!(!streamed(&frames).contains("Sesame is the word."), "{frames:?}");
+    let asked = world.mock.requests().await.len();
+    let frames = session.turn(&mut client, "SH: cat kept.txt").await;
+    assert!(!is_told_of_sesame(&world, asked).await, "{frames:?}");
     assert!(of_type(&frames, "task:tool_result")[0]["output"].as_str().unwrap().contains("kept"), "{frames:?}");
     check_history(&replay(&mut client, &session.id).await);
 }

@@ -43,6 +43,8 @@ macro_rules! with_each_agent {
         $crate::with_agent!(opencode, OPENCODE, $($story),+ $($(, $other)+)?);
         $crate::with_agent!(codex, CODEX, $($story),+ $($(, $other)+)?);
         $crate::with_agent!(gemini, GEMINI, $($story),+);
+        $crate::with_agent!(qwen, QWEN, $($story),+ $($(, $other)+)?);
+        $crate::with_agent!(claude_acp, CLAUDE_ACP, $($story),+ $($(, $other)+)?);
     };
 }
 

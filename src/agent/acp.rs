@@ -43,7 +43,7 @@ impl AcpAdapter {
         match self.state.phase.clone() {
             Phase::Initializing(request) if request == id => self.initialized(outcome, events),
             Phase::Opening(request, way) if request == id => self.opened(id, way, outcome, events),
-            Phase::SettingMode(request, _) if request == id => self.mode_set(events),
+            Phase::SettingMode(request, mode) if request == id => self.mode_set(id, mode, events),
             Phase::Ready if self.state.turn.prompt.as_deref() == Some(id) => self.prompted(outcome, events),
             _ => (), // Of a prompt that is over, or a second one.
         }

@@ -26,7 +26,7 @@ async fn world(agent: Agent) -> World {
 }
 
 /// Not on any list of commands that agents take for harmless.
-const TOUCH: &str = "SH: touch asked.txt && echo touched-$((40+2))\nECHO:";
+const TOUCH: &str = "SH: touch asked.txt && printf touched- && expr 40 + 2\nECHO:";
 
 async fn a_tool_that_needs_permission_runs_when_the_user_allows_it(agent: Agent) {
     let world = world(agent).await;

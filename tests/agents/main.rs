@@ -36,18 +36,25 @@ mod world;
 
 use world::PATIENCE;
 
-/// Each story with every agent.
+/// Each story with every agent; those behind `but_gemini:` with all but Gemini CLI.
 macro_rules! with_each_agent {
-    ($($story:ident),+ $(,)?) => {
-        mod claude {
-            $(#[tokio::test(flavor = "multi_thread")] async fn $story() { super::$story($crate::world::CLAUDE).await; })+
-        }
-        mod opencode {
-            $(#[tokio::test(flavor = "multi_thread")] async fn $story() { super::$story($crate::world::OPENCODE).await; })+
-        }
-        mod codex {
-            $(#[tokio::test(flavor = "multi_thread")] async fn $story() { super::$story($crate::world::CODEX).await; })+
+    ($($story:ident),+ $(,)? $(; but_gemini: $($other:ident),+)?) => {
+        $crate::with_agent!(claude, CLAUDE, $($story),+ $($(, $other)+)?);
+        $crate::with_agent!(opencode, OPENCODE, $($story),+ $($(, $other)+)?);
+        $crate::with_agent!(codex, CODEX, $($story),+ $($(, $other)+)?);
+        $crate::with_agent!(gemini, GEMINI, $($story),+);
+        $crate::with_agent!(qwen, QWEN, $($story),+ $($(, $other)+)?);
+        $crate::with_agent!(claude_acp, CLAUDE_ACP, $($story),+ $($(, $other)+)?);
+    };
+}
+
+/// Each story with one agent.
+macro_rules! with_agent {
+    ($module:ident, $agent:ident, $($story:ident),+) => {
+        mod $module {
+            $(#[tokio::test(flavor = "multi_thread")] async fn $story() { super::$story($crate::world::$agent).await; })+
         }
     };
 }
+use with_agent;
 use with_each_agent;

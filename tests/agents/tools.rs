@@ -12,7 +12,7 @@ async fn a_tool_works_in_the_workspace(agent: Agent) {
     let world = World::new(agent).await;
     let mut client = world.client().await;
     let session = Session::start(&mut client).await;
-    let prompt = "TEXT: let me look\n+SH: echo made-$((40+2)) | tee made.txt; id -u\nECHO:";
+    let prompt = "TEXT: let me look\n+SH: (printf made-; expr 40 + 2) | tee made.txt; id -u\nECHO:";
     let frames = session.turn(&mut client, prompt).await;
     let call = &of_type(&frames, "task:tool_use")[0];
     assert!(call["input"].to_string().contains("tee made.txt"), "{call}");
@@ -31,12 +31,13 @@ async fn parallel_tools_each_have_their_result(agent: Agent) {
     let world = World::new(agent).await;
     let mut client = world.client().await;
     let session = Session::start(&mut client).await;
-    let prompt = "SH: echo one-$((1+10))\n+SH: echo two-$((2+10))\n+SH: echo three-$((3+10))\nTEXT: all three";
+    let prompt =
+        "SH: printf one-; expr 1 + 10\n+SH: printf two-; expr 2 + 10\n+SH: printf three-; expr 3 + 10\nTEXT: all three";
     let frames = session.turn(&mut client, prompt).await;
     // Agents may tell of them in another order than the model.
     let (calls, outputs) = (of_type(&frames, "task:tool_use"), outputs(&frames));
     assert_eq!((calls.len(), outputs.len()), (3, 3), "{outputs:?}");
-    for (command, expected) in [("echo one-", "one-11"), ("echo two-", "two-12"), ("echo three-", "three-13")] {
+    for (command, expected) in [("printf one-", "one-11"), ("printf two-", "two-12"), ("printf three-", "three-13")] {
         let at = calls.iter().position(|call| call["input"].to_string().contains(command)).unwrap();
         assert!(outputs[at].contains(expected), "{outputs:?}");
     }

@@ -30,16 +30,23 @@ static ROOM: Semaphore = Semaphore::const_new(3);
 /// What people copy.
 const DOCUMENT: &str = include_str!("../../docs/agents.md");
 
-/// An agent: the name of its profile in the document, and in which variable that has the gateway look for the key.
+/// An agent.
 #[derive(Clone, Copy)]
 pub(crate) struct Agent {
+    /// The name of its profile in the document.
     profile: &'static str,
+    /// In which variable that has the gateway look for the key.
     key_env: &'static str,
+    /// Whether it asks its model again when an answer breaks off.
+    pub(crate) asks_again: bool,
 }
 
-pub(crate) const CLAUDE: Agent = Agent { profile: "claude", key_env: "ANTHROPIC_API_KEY" };
-pub(crate) const OPENCODE: Agent = Agent { profile: "opencode", key_env: "OPENAI_API_KEY" };
-pub(crate) const CODEX: Agent = Agent { profile: "codex", key_env: "OPENAI_API_KEY" };
+pub(crate) const CLAUDE: Agent = Agent { profile: "claude", key_env: "ANTHROPIC_API_KEY", asks_again: true };
+pub(crate) const OPENCODE: Agent = Agent { profile: "opencode", key_env: "OPENAI_API_KEY", asks_again: true };
+pub(crate) const CODEX: Agent = Agent { profile: "codex", key_env: "OPENAI_API_KEY", asks_again: true };
+pub(crate) const GEMINI: Agent = Agent { profile: "gemini", key_env: "GEMINI_API_KEY", asks_again: false };
+pub(crate) const QWEN: Agent = Agent { profile: "qwen", key_env: "QWEN_API_KEY", asks_again: false };
+pub(crate) const CLAUDE_ACP: Agent = Agent { profile: "claude-acp", key_env: "ANTHROPIC_API_KEY", asks_again: true };
 
 impl Agent {
     /// Its profile, as the document has it.

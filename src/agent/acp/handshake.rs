@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 
-use super::state::{Phase, Traits, Way};
+use super::state::{Phase, Replay, Traits, Way};
 use super::wire::{self, Initialized, Opened, RpcError};
 use super::{AcpAdapter, ending};
 use crate::agent::{AgentEvent, StopReason, Tell, Turn};
@@ -13,6 +13,8 @@ use crate::config::PermissionPolicy;
 const BYPASS_MODES: [&str; 2] = ["bypassPermissions", "yolo"];
 /// What lets an agent go on that has reached its limit.
 const CONTINUE: &str = "continue";
+/// How often a session that repeats itself is asked for a sign that it is done with that.
+const ROUNDS: u32 = 10_000;
 /// The longest name of a session, in bytes.
 const SESSION_BYTES: usize = 1 << 10;
 
@@ -118,10 +120,11 @@ impl AcpAdapter {
                     self.state.turn.cost_before = 0.0;
                 }
                 self.state.session = Some(session);
-                self.state.phase = match self.bypass_mode(&opened.modes) {
+                self.state.phase = match self.mode_to_set(way, &opened.modes) {
                     Some(mode) => Phase::SettingMode(format!("{request}/mode"), mode),
                     None => Phase::Ready,
                 };
+                self.state.replay = (way == Way::Load).then(Replay::default);
                 self.go_on(events);
             }
             // Some say that they can resume, and can't; some have lost what they were to remember.
@@ -142,9 +145,25 @@ impl AcpAdapter {
     }
 
     /// The mode was set, or could not be: then requests for permission come, and are granted.
-    pub(super) fn mode_set(&mut self, events: &mut Vec<AgentEvent>) {
-        self.state.phase = Phase::Ready;
+    pub(super) fn mode_set(&mut self, request: &str, mode: String, events: &mut Vec<AgentEvent>) {
+        self.state.phase = match self.state.replay.take() {
+            // What gemini-cli repeats of a session it says behind its answer to `session/load`, and answers other
+            // requests meanwhile. It is done when it has said nothing between two answers.
+            Some(Replay { heard: true, rounds }) if rounds < ROUNDS => {
+                self.state.replay = Some(Replay { heard: false, rounds: rounds + 1 });
+                let first = request.split_once("/mode").map_or(request, |(opening, _)| opening);
+                Phase::SettingMode(format!("{first}/mode/{}", rounds + 1), mode)
+            }
+            _ => Phase::Ready,
+        };
         self.go_on(events);
+    }
+
+    /// Something was said that belongs to a conversation.
+    pub(super) fn repeats(&mut self) {
+        if let Some(replay) = &mut self.state.replay {
+            replay.heard = true;
+        }
     }
 
     /// The next thing on the way to the prompt; if nobody wants it any more, that is the end of the turn.
@@ -158,6 +177,13 @@ impl AcpAdapter {
             _ => self.step(),
         };
         events.extend(tell.map(AgentEvent::Tell));
+    }
+
+    /// The mode that a session is put in: one that asks for nothing, if nothing is to be asked. One that was loaded is
+    /// put in the mode that it has, for the answer's sake: what it repeats of itself may come late.
+    fn mode_to_set(&self, way: Way, modes: &Value) -> Option<String> {
+        let current = || modes["currentModeId"].as_str().filter(|_| way == Way::Load).map(str::to_owned);
+        self.bypass_mode(modes).or_else(current)
     }
 
     fn bypass_mode(&self, modes: &Value) -> Option<String> {

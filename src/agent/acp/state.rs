@@ -25,6 +25,8 @@ pub(super) struct State {
     pub(super) cost: f64,
     pub(super) agent: Traits,
     pub(super) phase: Phase,
+    /// While a session that was loaded may still repeat itself.
+    pub(super) replay: Option<Replay>,
     /// A digest of the settings that the agent's session was opened with.
     pub(super) settings: String,
     pub(super) turn: TurnState,
@@ -53,6 +55,16 @@ pub(super) enum Phase {
     SettingMode(String, String),
     /// It takes prompts.
     Ready,
+}
+
+/// What a loaded session says of what was before, as far as it comes behind the answer to `session/load`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct Replay {
+    /// Something was heard since the mode was set last.
+    pub(super) heard: bool,
+    /// How often the mode was set again.
+    pub(super) rounds: u32,
 }
 
 /// How a session is opened.

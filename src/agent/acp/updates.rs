@@ -33,7 +33,15 @@ impl AcpAdapter {
             Some("agent_message_chunk") if self.works() => self.chunk(&wire::read(update), events),
             Some("tool_call") if self.works() => self.see(&wire::read(update), true, events),
             Some("tool_call_update") if self.works() => self.see(&wire::read(update), false, events),
-            _ => (), // Thoughts, echoes, plans, lists, and what a newer protocol has.
+            Some(
+                "user_message_chunk"
+                | "agent_message_chunk"
+                | "agent_thought_chunk"
+                | "tool_call"
+                | "tool_call_update"
+                | "plan",
+            ) => self.repeats(),
+            _ => (), // Lists, and what a newer protocol has.
         }
     }
 

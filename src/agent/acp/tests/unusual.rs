@@ -324,6 +324,32 @@ fn a_mode_without_questions_is_set_where_all_is_allowed() {
 }
 
 #[test]
+fn what_a_loaded_session_repeats_behind_its_answer_is_not_told_as_new() {
+    let said = |text: &str| json!({"sessionUpdate": "agent_message_chunk", "content": {"type": "text", "text": text}});
+    let answered = |request: &str| json!({"id": format!("next/session/load{request}"), "result": {}});
+    for (policy, mode) in [(PermissionPolicy::Allow, "yolo"), (PermissionPolicy::Ask, "default")] {
+        let mut talk = Talk::ready(policy);
+        talk.hear(&end("task"));
+        talk.next_process();
+        talk.turn("next");
+        talk.hear(&json!({"id": "next/initialize", "result": {"agentCapabilities": {"loadSession": true}}}));
+        let loaded = json!({"id": "next/session/load", "result": {"modes": {
+            "currentModeId": "default", "availableModes": [{"id": "default"}, {"id": "yolo"}]}}});
+        assert_eq!(talk.hear(&loaded), ["tell next/session/load/mode: session/set_mode"]);
+        assert_eq!(talk.adapter.state()["phase"]["setting_mode"][1], mode);
+        assert!(talk.update(&said("said before")).is_empty());
+        assert_eq!(talk.hear(&answered("/mode")), ["tell next/session/load/mode/1: session/set_mode"]);
+        assert!(talk.update(&said("said before that")).is_empty());
+        talk.restart();
+        assert_eq!(talk.turn("next"), ["tell next/session/load/mode/1: session/set_mode"]);
+        assert_eq!(talk.hear(&answered("/mode/1")), ["tell next/session/load/mode/2: session/set_mode"]);
+        assert!(talk.update(&json!({"sessionUpdate": "current_mode_update"})).is_empty());
+        assert_eq!(talk.hear(&answered("/mode/2")), ["tell next: session/prompt"]);
+        assert_eq!(talk.update(&said("news")), ["text \"news\""]);
+    }
+}
+
+#[test]
 fn costs_are_counted_from_the_turns_beginning_as_the_agent_keeps_them() {
     let cost = |amount: f64| json!({"sessionUpdate": "usage_update", "cost": {"amount": amount, "currency": "USD"}});
     let mut talk = Talk::ready(PermissionPolicy::Allow);

@@ -1,9 +1,10 @@
 //! One session at work: a task that owns the session's writing end, its queue, its agent and its run.
 //!
 //! Everything that happens to a session happens here, one thing at a time, so "first" has a meaning: what
-//! is asked of it (`commands`), and what its agent does (`turns`).
+//! is asked of it (`commands`), what its agent does (`turns`), and how that ends (`ending`).
 
 mod commands;
+mod ending;
 mod resume;
 mod turns;
 

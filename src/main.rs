@@ -19,11 +19,14 @@ use streamgate::config::{Config, LogConfig, LogFormat, process_environment};
 use streamgate::database::Database;
 use streamgate::domain::{Clock, TokenId, UserId};
 use streamgate::node::make_data_dir;
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 
 /// Libraries whose finer lines show headers, frames or bodies, and so tokens: never below this.
 const CAPPED: &str =
     "hyper=info,hyper_util=info,h2=info,tungstenite=info,tokio_tungstenite=info,rustls=info,bollard=info,sqlx=info";
+/// Lines of the log that wait for whoever reads it.
+const LOG_LINES: usize = 10_000;
 /// Tokens read at once for `token list`.
 const PAGE: u32 = 500;
 
@@ -134,7 +137,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
 
 fn serve(mut config: Config) -> anyhow::Result<ExitCode> {
     config.check()?;
-    start_logging(&config.log);
+    let _logging = start_logging(&config.log);
     if let Some(warning) = config.fit_open_files()? {
         tracing::warn!("{warning}");
     }
@@ -216,15 +219,19 @@ fn block_on<T>(work: impl Future<Output = T>) -> anyhow::Result<T> {
     Ok(result)
 }
 
-/// Logs to stderr: stdout is for what was asked for.
-fn start_logging(log: &LogConfig) {
+/// Logs to stderr: stdout is for what was asked for. By a thread of its own, until what is returned is dropped: whoever
+/// reads the log, slowly or no more, must not hold up or end the gateway. What is too much for them is left out.
+fn start_logging(log: &LogConfig) -> WorkerGuard {
     // `check` has seen the filter already.
     let filter = EnvFilter::try_new(format!("{},{CAPPED}", log.filter)).unwrap_or_else(|_| EnvFilter::new(CAPPED));
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let (writer, guard) =
+        NonBlockingBuilder::default().lossy(true).buffered_lines_limit(LOG_LINES).finish(std::io::stderr());
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
     match log.format {
         LogFormat::Text => lines.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
         LogFormat::Json => lines.json().init(),
     }
+    guard
 }
 
 fn print(text: &str) -> anyhow::Result<ExitCode> {

@@ -4,6 +4,9 @@
 
 use std::net::TcpListener;
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 #[path = "support/containers.rs"]
 mod containers;
@@ -132,4 +135,37 @@ fn a_bad_key_or_value() {
     );
     std::fs::write(file.path(), "listen = \n").unwrap();
     has(&refused(&[("STREAMGATE_CONFIG", file.path().to_str().unwrap())]), &[file.path().to_str().unwrap()]);
+}
+
+#[tokio::test]
+async fn a_log_that_nobody_reads_or_takes_holds_up_nothing() {
+    let data = tempfile::tempdir().unwrap();
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_streamgate"));
+    command.env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
+    command.env("STREAMGATE_DATA_DIR", data.path()).env("STREAMGATE_LISTEN", "127.0.0.1:0");
+    command.env("STREAMGATE_ADMIN__LISTEN", "127.0.0.1:0").env("STREAMGATE_LOG__FILTER", "trace");
+    let mut gateway = command.spawn().unwrap();
+    let mut log = BufReader::new(gateway.stderr.take().unwrap()).lines();
+    let address = loop {
+        let line = log.next_line().await.unwrap().expect("it starts");
+        if let Some((_, address)) = line.split_once("Listening on ") {
+            break address.split_whitespace().next().unwrap().to_owned();
+        }
+    };
+    let token = std::fs::read_to_string(data.path().join("first-token")).unwrap();
+    let client = reqwest::Client::builder().timeout(Duration::from_secs(30)).build().unwrap();
+    let submit = async || {
+        let prompt = serde_json::json!({"prompt": "/tokens 200 0"});
+        let tasks = client.post(format!("http://{address}/v1/tasks")).bearer_auth(token.trim()).json(&prompt);
+        assert_eq!(tasks.send().await.unwrap().status(), 202);
+    };
+    // Far more lines than a pipe and all that waits before it hold.
+    for _ in 0..100 {
+        submit().await;
+    }
+    drop(log);
+    for _ in 0..20 {
+        submit().await;
+    }
+    assert_eq!(gateway.try_wait().unwrap(), None, "it goes on");
 }

@@ -19,6 +19,7 @@ mod paths;
 pub mod place;
 mod question;
 mod reply;
+mod rule;
 mod scrub;
 mod upstream;
 
@@ -40,7 +41,8 @@ use crate::config::{ConfigError, ProfileConfig};
 use crate::domain::{ContainerId, ProfileId};
 use crate::metrics::Metrics;
 
-/// What one call of a model used, as far as its response told.
+/// What one call of a model used: as its response told, or else, where it did not come to that, a guess from below
+/// by how long the request was and what of the response had come.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Metered {
     /// The model, as it calls itself; empty if that was not told.
@@ -145,7 +147,13 @@ impl Channel {
         self.inbox.take()
     }
 
-    /// Completes when no call is under way: what was cut off with the agent's end has been metered then. Cancel
+    /// Another task begins: what was used before is not given out any more, neither what nobody has taken nor what
+    /// calls that are under way will have used. Metrics still count it.
+    pub fn start_over(&mut self) {
+        self.inbox.start_over();
+    }
+
+    /// Completes when no call is under way that began since then: what was cut off with the agent's end has been metered then. Cancel
     /// safe.
     pub async fn quiet(&self) {
         self.inbox.quiet().await;

@@ -192,8 +192,11 @@ impl Config {
             return Err(bad(
                 &key("max_budget_usd"),
                 profile.max_budget_usd,
-                "a budget without a price",
-                &format!("say what the model costs: [{}.\"MODEL\"], or set it to 0", key("prices")),
+                "a budget, but models have no price that are not named: its agents may ask for any",
+                &format!(
+                    "add [{}.\"*\"] with the price of the dearest one that the key reaches, or set it to 0",
+                    key("prices")
+                ),
             ));
         }
         if !is_amount(profile.cpus) || profile.cpus == 0.0 {
@@ -310,6 +313,25 @@ mod tests {
             assert!(error.starts_with(expected) && error.contains(" — "), "{expected}: {error}");
             assert!(!error.contains("hunter2") && !error.contains('\n'), "{error}");
         }
+    }
+
+    #[test]
+    fn a_budget_needs_a_price_for_whatever_model_an_agent_asks_for() {
+        let with = |toml: &str| {
+            let mut profile: ProfileConfig = toml::from_str(toml).unwrap();
+            profile.command = ProfileConfig::demo().command;
+            error_of(|config| drop(config.profiles.insert("a".to_owned(), profile)))
+        };
+        let (budget, api) = ("model = 'm'\nmax_budget_usd = 2\n", "[model_api]\nkind = 'openai'\nurl = 'http://x'\n");
+        let priced = |model: &str| format!("[prices.'{model}']\ninput = 1\noutput = 2\n");
+        for prices in [String::new(), priced("m")] {
+            let error = with(&format!("{budget}{api}{prices}"));
+            assert!(error.starts_with("`profiles.a.max_budget_usd` is `2`, a budget, but"), "{error}");
+            assert!(error.contains(" — add [profiles.a.prices.\"*\"]"), "{error}");
+            assert_eq!(with(&format!("model = 'm'\n{api}{prices}")), "");
+        }
+        assert_eq!(with(&format!("{budget}{api}{}{}", priced("m"), priced("*"))), "");
+        assert_eq!(with(budget), "", "its agent says what it costs");
     }
 
     #[test]

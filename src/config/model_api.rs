@@ -207,12 +207,11 @@ impl ProfileConfig {
         named.map(|(_, price)| price).or_else(|| self.prices.get("*"))
     }
 
-    /// Whether a budget can be kept to: what it is spent on has a price. Agents that don't reach `model` through the
-    /// gateway say themselves what they cost.
-    pub fn can_budget(&self, model: Option<&str>) -> bool {
-        let model = model.or_else(|| Some(self.model.as_str()).filter(|model| !model.is_empty()));
-        self.model_api.kind == ModelApiKind::None
-            || model.map_or(!self.prices.is_empty(), |model| self.price(model).is_some())
+    /// Whether a budget can be kept to: whatever it is spent on has a price. The model that a task names does not
+    /// matter: its agent asks for whichever it likes. Agents that don't reach a model through the gateway say
+    /// themselves what they cost.
+    pub fn can_budget(&self, _model: Option<&str>) -> bool {
+        self.model_api.kind == ModelApiKind::None || self.prices.contains_key("*")
     }
 
     /// The hosts and ports that are granted to its agents, in lower case.

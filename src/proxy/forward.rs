@@ -1,9 +1,9 @@
 //! One request of an agent to its model, and the response back.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
-use axum::http::{HeaderMap, Method, Request, Response, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
 use tokio::time::timeout;
@@ -13,8 +13,9 @@ use super::answer::{Body, forbid, refuse, too_many};
 use super::door::Door;
 use super::exchange::Exchange;
 use super::meter::Meter;
-use super::question::{Fault, MAX_BYTES, Question, Rule};
+use super::question::{Fault, MAX_BYTES, Question, Sent};
 use super::reply::Reply;
+use super::rule::{Rule, model_in};
 use super::upstream::Upstream;
 use crate::metrics::ModelOutcome;
 
@@ -47,14 +48,27 @@ fn check<'a>(door: &'a Door, request: &Request<Incoming>) -> Result<&'a Upstream
         let path = uri.path().chars().take(200).collect::<String>();
         return Err(forbid(&format!("{method} {path} is not among what this agent's profile may request")));
     }
-    if request.headers().get(header::CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
-        let message = "requests are taken uncompressed only";
+    let is_paid = Rule::of(upstream.kind, uri.path()).is_some();
+    if let Some(message) = unreadable(request.headers(), is_paid) {
         return Err(refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, "invalid_request_error", message));
     }
     if request.body().size_hint().lower() > MAX_BYTES {
         return Err(faulty(Fault::TooLarge));
     }
     Ok(upstream)
+}
+
+/// Why a request's body could be something else than it looks like. `is_paid`: that matters.
+fn unreadable(headers: &HeaderMap, is_paid: bool) -> Option<&'static str> {
+    if headers.get_all(header::CONTENT_ENCODING).iter().any(|encoding| encoding != "identity") {
+        return Some("requests are taken uncompressed only");
+    }
+    let is_json = |kind: &HeaderValue| {
+        let kind = kind.to_str().unwrap_or_default().to_ascii_lowercase().replace([' ', '\t', '"'], "");
+        matches!(kind.trim_end_matches(';'), "application/json" | "application/json;charset=utf-8")
+    };
+    let all_json = headers.get_all(header::CONTENT_TYPE).iter().all(is_json);
+    (is_paid && !all_json).then_some("requests are taken as `application/json` only, in UTF-8")
 }
 
 async fn ask(door: &Door, upstream: &Upstream, request: Request<Incoming>) -> Response<Body> {
@@ -70,17 +84,21 @@ async fn ask(door: &Door, upstream: &Upstream, request: Request<Incoming>) -> Re
         return refuse(StatusCode::BAD_REQUEST, "invalid_request_error", "the request's path can't be sent on");
     };
     let model = model_in(head.uri.path()).map(str::to_owned);
-    let rule = (head.method == Method::POST && upstream.kind == crate::config::ModelApiKind::Openai)
-        .then(|| Rule::of(head.uri.path()))
-        .flatten();
-    let (question, fault) = Question::new(body, rule);
+    // Whatever the method: some servers hear of another one by a header.
+    let asks = head.method == Method::POST || !body.is_end_stream();
+    let rule = asks.then(|| Rule::of(upstream.kind, head.uri.path())).flatten();
+    let is_paid = rule.is_some();
+    let (question, sent) = Question::new(body, rule);
+    if is_paid {
+        exchange.asks(Arc::clone(&sent));
+    }
     let mut asked = Request::new(question);
     asked.method_mut().clone_from(&head.method);
     *asked.uri_mut() = uri;
     *asked.headers_mut() = upstream.headers(&head.headers);
     let answered = match timeout(HEAD, door.client.request(asked)).await {
         Ok(Ok(answered)) => answered,
-        Ok(Err(error)) => return failed(door, &mut exchange, &error, &fault),
+        Ok(Err(error)) => return failed(door, &mut exchange, &error, &sent),
         Err(_) => {
             exchange.end(ModelOutcome::Unreachable);
             return refuse(StatusCode::GATEWAY_TIMEOUT, "timeout_error", "the model did not answer in time");
@@ -96,7 +114,7 @@ async fn ask(door: &Door, upstream: &Upstream, request: Request<Incoming>) -> Re
 }
 
 fn meter(door: &Door, upstream: &Upstream, headers: &HeaderMap, model: Option<&str>) -> Option<Meter> {
-    if let Some(encoding) = headers.get(header::CONTENT_ENCODING).filter(|encoding| *encoding != "identity") {
+    if let Some(encoding) = headers.get_all(header::CONTENT_ENCODING).iter().find(|encoding| *encoding != "identity") {
         warn!(
             ?encoding,
             "The model of profile `{}` answers compressed though asked not to: its tokens are not counted",
@@ -108,20 +126,15 @@ fn meter(door: &Door, upstream: &Upstream, headers: &HeaderMap, model: Option<&s
     Some(Meter::new(upstream.kind, kind.starts_with("text/event-stream"), model))
 }
 
-/// The model that a path names: `/v1beta/models/gemini-2.5-pro:generateContent`.
-fn model_in(path: &str) -> Option<&str> {
-    path.split_once("/models/")?.1.split(':').next()
-}
-
 /// What the agent hears when the model could not be asked. Of the error it hears nothing: it may tell of the
 /// gateway's own network.
 fn failed(
     door: &Door,
     exchange: &mut Exchange,
     error: &hyper_util::client::legacy::Error,
-    fault: &OnceLock<Fault>,
+    sent: &Sent,
 ) -> Response<Body> {
-    if let Some(fault) = fault.get() {
+    if let Some(fault) = sent.fault.get() {
         exchange.end(if *fault == Fault::BrokenOff { ModelOutcome::Cancelled } else { ModelOutcome::Refused });
         return faulty(*fault);
     }
@@ -139,7 +152,41 @@ fn faulty(fault: Fault) -> Response<Body> {
     match fault {
         Fault::TooLarge => refuse(StatusCode::PAYLOAD_TOO_LARGE, "request_too_large", &message),
         Fault::Stalled => refuse(StatusCode::REQUEST_TIMEOUT, "timeout_error", &message),
-        Fault::BrokenOff => refuse(StatusCode::BAD_REQUEST, "invalid_request_error", &message),
+        Fault::BrokenOff | Fault::Unreadable => refuse(StatusCode::BAD_REQUEST, "invalid_request_error", &message),
         Fault::Background | Fault::Untold => forbid(&message),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderName;
+
+    use super::*;
+
+    #[test]
+    fn a_body_is_plain_json_by_all_that_its_headers_say() {
+        let is_refused = |headers: &[(HeaderName, &str)]| {
+            let headers = headers.iter().map(|(name, value)| (name.clone(), value.parse().unwrap()));
+            unreadable(&headers.collect(), true).is_some()
+        };
+        let (encoding, kind) = (header::CONTENT_ENCODING, header::CONTENT_TYPE);
+        assert!(!is_refused(&[]));
+        for fine in ["application/json", "Application/JSON; charset=UTF-8", "application/json; charset=\"utf-8\""] {
+            assert!(!is_refused(&[(encoding.clone(), "identity"), (kind.clone(), fine)]), "{fine}");
+        }
+        assert!(is_refused(&[(encoding.clone(), "gzip")]));
+        assert!(is_refused(&[(encoding.clone(), "identity"), (encoding, "gzip")]));
+        for wrong in [
+            "",
+            "text/plain",
+            "multipart/form-data; boundary=a",
+            "application/x-www-form-urlencoded",
+            "application/json; charset=utf-16",
+            "application/json; charset=utf-8; charset=utf-7",
+        ] {
+            assert!(is_refused(&[(kind.clone(), "application/json"), (kind.clone(), wrong)]), "{wrong}");
+        }
+        let upload = HeaderMap::from_iter([(kind, "multipart/form-data; boundary=a".parse().unwrap())]);
+        assert_eq!(unreadable(&upload, false), None);
     }
 }

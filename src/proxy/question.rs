@@ -1,4 +1,4 @@
-//! An agent's request on its way to the model: bounded, watched, and asked to tell what it used.
+//! An agent's request on its way to the model: bounded, watched, and weighed.
 
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
@@ -9,14 +9,16 @@ use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::{Instant, Sleep, sleep};
 
-use super::meter::{Scalar, Scanner};
+use super::meter::TOKEN_BYTES;
+use super::rule::Rule;
 
 /// The longest body: what Anthropic takes at most.
 pub(super) const MAX_BYTES: u64 = 32 << 20;
 /// How long an agent may take for the next piece.
 const STALL: Duration = Duration::from_mins(1);
-/// What is put into a request for a stream that does not ask for usage …
-const ASK: &[u8] = br#","stream_options":{"include_usage":true}"#;
+/// Letters and digits in a row that count. More of them are no text but an image or a file, of which nobody can
+/// tell by its length how many tokens it is.
+const RUN: u64 = 64;
 
 /// Why a body was not passed on to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -31,6 +33,29 @@ pub(super) enum Fault {
     Background,
     #[error("`stream_options` must not say that the usage is not told")]
     Untold,
+    #[error(
+        "the request is not one plain JSON object in which `stream`, `stream_options`, `include_usage` and \
+         `background` are spelled like this, stand once at most, and are true or false"
+    )]
+    Unreadable,
+}
+
+/// What is known of a request from outside.
+#[derive(Debug, Default)]
+pub(super) struct Sent {
+    /// Why it was not passed on to its end.
+    pub(super) fault: OnceLock<Fault>,
+    /// Set when it was.
+    pub(super) whole: OnceLock<Whole>,
+}
+
+/// A request that was passed on whole.
+#[derive(Debug, Default)]
+pub(super) struct Whole {
+    /// The model that is asked, if it says so.
+    pub(super) model: Option<String>,
+    /// How many tokens it is, guessed from below.
+    pub(super) tokens: u64,
 }
 
 /// The body.
@@ -38,23 +63,33 @@ pub(super) struct Question {
     body: Incoming,
     rule: Option<Rule>,
     left: u64,
+    weight: Weight,
     stall: Pin<Box<Sleep>>,
-    fault: Arc<OnceLock<Fault>>,
+    sent: Arc<Sent>,
     ended: bool,
 }
 
 impl Question {
-    /// With it comes where its fault will be found.
-    pub(super) fn new(body: Incoming, rule: Option<Rule>) -> (Self, Arc<OnceLock<Fault>>) {
-        let fault = Arc::new(OnceLock::new());
-        let stall = Box::pin(sleep(STALL));
-        (Self { body, rule, left: MAX_BYTES, stall, fault: Arc::clone(&fault), ended: false }, fault)
+    /// With it comes where more of it will be known.
+    pub(super) fn new(body: Incoming, rule: Option<Rule>) -> (Self, Arc<Sent>) {
+        let (sent, stall) = (Arc::new(Sent::default()), Box::pin(sleep(STALL)));
+        let weight = Weight::default();
+        (Self { body, rule, left: MAX_BYTES, weight, stall, sent: Arc::clone(&sent), ended: false }, sent)
     }
 
     fn fail<T>(&mut self, fault: Fault) -> Poll<Option<Result<T, Fault>>> {
         self.ended = true;
-        let _ = self.fault.set(fault); // The first one counts.
+        let _ = self.sent.fault.set(fault); // The first one counts.
         Poll::Ready(Some(Err(fault)))
+    }
+
+    /// What is still to be sent.
+    fn end(&mut self) -> Result<Bytes, Fault> {
+        self.ended = true;
+        let Some(mut rule) = self.rule.take() else { return Ok(Bytes::new()) };
+        let rest = rule.end()?;
+        let _ = self.sent.whole.set(Whole { model: rule.model(), tokens: self.weight.tokens() }); // It ends once.
+        Ok(rest)
     }
 }
 
@@ -78,10 +113,15 @@ impl Body for Question {
                         return this.fail(Fault::TooLarge);
                     };
                     this.left = left;
+                    this.weight.add(&piece);
                     let passed = match &mut this.rule {
                         Some(rule) => rule.pass(&piece),
                         None => Ok(piece),
                     };
+                    // Of a length that was told: nobody asks whether more comes.
+                    let passed = passed.and_then(|piece| {
+                        if this.body.is_end_stream() { Ok([piece, this.end()?].concat().into()) } else { Ok(piece) }
+                    });
                     match passed {
                         Ok(piece) if piece.is_empty() => (),
                         Ok(piece) => return Poll::Ready(Some(Ok(Frame::data(piece)))),
@@ -89,14 +129,11 @@ impl Body for Question {
                     }
                 }
                 Some(Err(_)) => return this.fail(Fault::BrokenOff),
-                None => {
-                    this.ended = true;
-                    match this.rule.take().map(Rule::end) {
-                        Some(Ok(rest)) if !rest.is_empty() => return Poll::Ready(Some(Ok(Frame::data(rest)))),
-                        Some(Err(fault)) => return this.fail(fault),
-                        _ => (),
-                    }
-                }
+                None => match this.end() {
+                    Ok(rest) if rest.is_empty() => (),
+                    Ok(rest) => return Poll::Ready(Some(Ok(Frame::data(rest)))),
+                    Err(fault) => return this.fail(fault),
+                },
             }
         }
         Poll::Ready(None)
@@ -109,95 +146,31 @@ impl Body for Question {
     fn size_hint(&self) -> SizeHint {
         let hint = self.body.size_hint();
         match (hint.exact(), &self.rule) {
-            (Some(bytes), Some(rule)) => SizeHint::with_exact(bytes + rule.held.len() as u64 + rule.more()),
+            (Some(bytes), Some(rule)) => SizeHint::with_exact(bytes + rule.owes()),
             (Some(_), None) => hint,
             _ => SizeHint::default(),
         }
     }
 }
 
-/// What `OpenAI`'s requests must say so that their responses tell what they used. Read as they pass; only the end
-/// is kept back.
+/// How much text has come.
 #[derive(Default)]
-pub(super) struct Rule {
-    chat: bool,
-    scanner: Scanner,
-    asked: Asked,
-    complete: bool,
-    /// A closing brace and what follows it, while it may be the last one.
-    held: Vec<u8>,
+struct Weight {
+    bytes: u64,
+    run: u64,
 }
 
-/// What a request says.
-#[derive(Default)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a key of the request")]
-struct Asked {
-    streams: bool,
-    background: bool,
-    has_options: bool,
-    include_usage: bool,
-    /// A key is written so that it may be read as another one.
-    escaped: bool,
-}
-
-impl Rule {
-    /// For a request to `path`, if there is one.
-    pub(super) fn of(path: &str) -> Option<Self> {
-        let chat = path.ends_with("/chat/completions");
-        (chat || path.ends_with("/responses")).then(|| Self { chat, ..Self::default() })
+impl Weight {
+    fn add(&mut self, piece: &[u8]) {
+        for byte in piece {
+            let runs = byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'=' | b'-' | b'_');
+            self.run = if runs { self.run + 1 } else { 0 };
+            self.bytes += u64::from(self.run <= RUN);
+        }
     }
 
-    /// How many bytes more the request has in the end, whatever it says: the length is told first.
-    fn more(&self) -> u64 {
-        if self.chat { ASK.len() as u64 } else { 0 }
-    }
-
-    fn pass(&mut self, piece: &[u8]) -> Result<Bytes, Fault> {
-        let asked = &mut self.asked;
-        self.complete = self.scanner.feed(piece, &mut |path, value| asked.hear(path, value));
-        if self.asked.background || self.asked.escaped {
-            return Err(if self.chat { Fault::Untold } else { Fault::Background });
-        }
-        if !self.chat {
-            return Ok(Bytes::copy_from_slice(piece));
-        }
-        let mut bytes = std::mem::take(&mut self.held);
-        bytes.extend_from_slice(piece);
-        let end = bytes.iter().rposition(|byte| !byte.is_ascii_whitespace());
-        if let Some(end) = end.filter(|end| bytes[*end] == b'}') {
-            self.held = bytes.split_off(end);
-        }
-        Ok(Bytes::from(bytes))
-    }
-
-    /// What is still to be sent.
-    fn end(self) -> Result<Bytes, Fault> {
-        if !self.chat {
-            return Ok(Bytes::new());
-        }
-        let asked = &self.asked;
-        if asked.streams && asked.has_options && !asked.include_usage {
-            return Err(Fault::Untold);
-        }
-        let ask = self.complete && asked.streams && !asked.has_options;
-        // Spaces, so that it is as long as was told.
-        let mut rest = if ask { ASK.to_vec() } else { vec![b' '; ASK.len()] };
-        rest.extend_from_slice(&self.held);
-        Ok(Bytes::from(rest))
-    }
-}
-
-impl Asked {
-    fn hear(&mut self, path: &str, value: Scalar<'_>) {
-        let yes = value == Scalar::Other("true");
-        match path {
-            "stream" => self.streams = yes,
-            "background" => self.background = yes,
-            "stream_options.include_usage" => self.include_usage = yes,
-            "stream_options" => self.has_options = true,
-            // Only where it could be one of those.
-            path => self.escaped |= path.contains('\\') && path.matches('.').count() <= 1 && value != Scalar::Object,
-        }
+    fn tokens(&self) -> u64 {
+        self.bytes / TOKEN_BYTES
     }
 }
 
@@ -205,48 +178,18 @@ impl Asked {
 mod tests {
     use super::*;
 
-    fn ask(path: &str, text: &str) -> Result<String, Fault> {
-        let mut results = (0..=text.len()).map(|cut| {
-            let mut rule = Rule::of(path).unwrap();
-            let length = text.len() as u64 + rule.more();
-            let mut sent = rule.pass(&text.as_bytes()[..cut])?.to_vec();
-            sent.extend(rule.pass(&text.as_bytes()[cut..])?);
-            sent.extend(rule.end()?);
-            assert_eq!(sent.len() as u64, length);
-            Ok(String::from_utf8(sent).unwrap())
-        });
-        let first = results.next().unwrap();
-        assert!(results.all(|other| other == first), "it matters where it is cut: {text}");
-        first
-    }
-
     #[test]
-    fn a_stream_is_asked_to_tell_its_usage() {
-        let chat = |text: &str| ask("/v1/chat/completions", text);
-        let spaces = " ".repeat(ASK.len());
-        assert_eq!(
-            chat("{\"model\":\"m\",\"tools\":[{\"a\":{}}],\"stream\":true}\n").unwrap(),
-            "{\"model\":\"m\",\"tools\":[{\"a\":{}}],\"stream\":true,\"stream_options\":{\"include_usage\":true}}\n"
-        );
-        assert_eq!(chat(r#"{"stream":false}"#).unwrap(), format!(r#"{{"stream":false{spaces}}}"#));
-        let asks = r#"{"stream":true,"stream_options":{"include_usage":true}"#;
-        assert_eq!(chat(&format!("{asks}}}")).unwrap(), format!("{asks}{spaces}}}"));
-        assert_eq!(chat("no json").unwrap(), format!("no json{spaces}"));
-        for hides in [
-            r#"{"stream":true,"stream_options":{"include_usage":false}}"#,
-            r#"{"stream":true,"stream_options":{}}"#,
-            r#"{"stream":true,"stream_options":null}"#,
-            r#"{"str\u0065am":true}"#,
-        ] {
-            assert_eq!(chat(hides), Err(Fault::Untold), "{hides}");
-        }
-    }
-
-    #[test]
-    fn nothing_is_done_in_the_background() {
-        let fine = r#"{"model":"m","input":[{"background":true}],"background":false,"stream":true}"#;
-        assert_eq!(ask("/v1/responses", fine).unwrap(), fine);
-        assert_eq!(ask("/v1/responses", r#"{"background":true}"#), Err(Fault::Background));
-        assert!(Rule::of("/v1/messages").is_none());
+    fn a_request_weighs_what_is_text_in_it() {
+        let tokens = |text: &str| {
+            let (first, second) = text.as_bytes().split_at(text.len() / 2);
+            let mut weight = Weight::default();
+            weight.add(first);
+            weight.add(second);
+            weight.tokens()
+        };
+        let text = "Forty characters of an honest question. ";
+        assert_eq!(tokens(&text.repeat(100)), 1_000);
+        let image = "iVBORw0KGgo/+a9".repeat(100_000);
+        assert_eq!(tokens(&format!("{text}{image} {text}")), 20 + RUN / TOKEN_BYTES);
     }
 }

@@ -31,6 +31,19 @@ impl Puppet {
         };
         timeout(DEADLINE, asked).await.expect("the model is not asked")
     }
+
+    /// The connection of the next request, once something of its body is there.
+    pub(crate) async fn asked_in_part(&self) -> TcpStream {
+        let asked = async {
+            let (mut stream, _) = self.listener.accept().await.unwrap();
+            let mut request = Vec::new();
+            while String::from_utf8_lossy(&request).split_once("\r\n\r\n").is_none_or(|(_, body)| body.is_empty()) {
+                assert!(stream.read_buf(&mut request).await.unwrap() > 0, "no request");
+            }
+            stream
+        };
+        timeout(DEADLINE, asked).await.expect("the model is not asked")
+    }
 }
 
 fn is_whole(request: &[u8]) -> bool {

@@ -1,6 +1,6 @@
 //! The JSON in a stream of events (HTML Living Standard, "Server-sent events", 9.2.6).
 
-use super::scan::{Scalar, Scanner};
+use super::scan::{Hear, Scanner};
 
 /// Field names are not longer than this; what is longer is none that counts.
 const NAME_BYTES: usize = 8;
@@ -29,7 +29,7 @@ enum Line {
 
 impl Events {
     /// Reads the next piece; `true`: an event ended in it.
-    pub(super) fn feed(&mut self, piece: &[u8], sink: &mut impl FnMut(&str, Scalar<'_>)) -> bool {
+    pub(super) fn feed(&mut self, piece: &[u8], sink: &mut impl Hear) -> bool {
         let mut ended = false;
         let mut rest = piece;
         while let Some((&byte, after)) = rest.split_first() {

@@ -1,8 +1,8 @@
 //! Reads JSON that comes in pieces and tells of its numbers and short texts, by their paths: without keeping it.
 //!
-//! It does not check what it reads: of what is no JSON it tells something or nothing.
+//! It hardly checks what it reads: of what is no JSON it tells something or nothing.
 
-/// Deeper than this nothing is read.
+/// Deeper than this levels are only counted.
 const DEPTH: usize = 128;
 /// Longer names of keys and longer texts are not told.
 const TEXT_BYTES: usize = 200;
@@ -18,16 +18,31 @@ pub(in crate::proxy) enum Scalar<'a> {
     Other(&'a str),
     /// An object begins.
     Object,
+    /// A list begins, or here is what is too long to be told.
+    Else,
+}
+
+/// Who is told.
+pub(in crate::proxy) trait Hear {
+    /// Something stands where these keys lead, as they are written. What is in lists is not told.
+    fn value(&mut self, path: &[&str], value: Scalar<'_>);
+
+    /// So many bytes more of a text under that key, wherever it stands.
+    fn text(&mut self, _key: &str, _bytes: u64) {}
 }
 
 /// Reads one document. Objects in an outermost list have paths as if each was a document.
 #[derive(Default)]
 pub(in crate::proxy) struct Scanner {
     levels: Vec<Level>,
+    /// Levels beyond the deepest one that is read.
+    beyond: u64,
     state: State,
     /// Whether a text that begins now is a key.
     key: bool,
     text: Vec<u8>,
+    /// Bytes of a text that were not told of yet.
+    fresh: u64,
     broken: bool,
     done: bool,
 }
@@ -48,17 +63,25 @@ enum State {
 
 impl Scanner {
     /// Reads the next piece; `true`: the document is complete.
-    pub(in crate::proxy) fn feed(&mut self, piece: &[u8], sink: &mut impl FnMut(&str, Scalar<'_>)) -> bool {
+    pub(in crate::proxy) fn feed(&mut self, piece: &[u8], sink: &mut impl Hear) -> bool {
         for &byte in piece {
             if self.broken {
                 break;
             }
             self.step(byte, sink);
         }
+        if matches!(self.state, State::Text | State::Escape) {
+            self.count_text(sink);
+        }
         self.done && !self.broken
     }
 
-    fn step(&mut self, byte: u8, sink: &mut impl FnMut(&str, Scalar<'_>)) {
+    /// Whether this is not one document.
+    pub(in crate::proxy) fn is_broken(&self) -> bool {
+        self.broken
+    }
+
+    fn step(&mut self, byte: u8, sink: &mut impl Hear) {
         match self.state {
             State::Text if byte == b'"' => {
                 self.state = State::Between;
@@ -67,6 +90,7 @@ impl Scanner {
             State::Text | State::Escape => {
                 let escapes = self.state == State::Text && byte == b'\\';
                 self.state = if escapes { State::Escape } else { State::Text };
+                self.fresh += 1;
                 self.keep(byte);
             }
             State::Other if matches!(byte, b',' | b'}' | b']' | b' ' | b'\t' | b'\r' | b'\n') => {
@@ -79,23 +103,35 @@ impl Scanner {
         }
     }
 
-    fn between(&mut self, byte: u8, sink: &mut impl FnMut(&str, Scalar<'_>)) {
+    fn between(&mut self, byte: u8, sink: &mut impl Hear) {
+        if self.done {
+            // Something after the document: some would read that.
+            self.broken |= !byte.is_ascii_whitespace();
+            return;
+        }
         match byte {
             b'{' | b'[' => {
-                // A second document after the first: not what we read.
-                self.broken |= self.done || self.levels.len() >= DEPTH;
-                if byte == b'{' {
-                    if let Some(path) = self.path() {
-                        sink(&path, Scalar::Object);
-                    }
-                    self.levels.push(Level::Object(String::new()));
+                if let Some(path) = self.path() {
+                    sink.value(&path, if byte == b'{' { Scalar::Object } else { Scalar::Else });
+                }
+                if self.levels.len() >= DEPTH {
+                    self.beyond += 1;
                 } else {
-                    self.levels.push(Level::List);
+                    self.levels.push(if byte == b'{' { Level::Object(String::new()) } else { Level::List });
                 }
                 self.key = byte == b'{';
             }
+            b'}' | b']' if self.beyond > 0 => {
+                self.beyond -= 1;
+                self.key = false;
+            }
             b'}' | b']' => {
-                self.levels.pop();
+                let fits = match self.levels.pop() {
+                    Some(Level::Object(_)) => byte == b'}',
+                    Some(Level::List) => byte == b']',
+                    None => false,
+                };
+                self.broken |= !fits;
                 self.key = false;
                 self.done |= self.levels.is_empty();
             }
@@ -104,6 +140,7 @@ impl Scanner {
             b'"' => {
                 self.state = State::Text;
                 self.text.clear();
+                self.fresh = 0;
             }
             b' ' | b'\t' | b'\r' | b'\n' => (),
             _ => {
@@ -121,27 +158,39 @@ impl Scanner {
         }
     }
 
-    fn end_text(&mut self, sink: &mut impl FnMut(&str, Scalar<'_>)) {
+    fn end_text(&mut self, sink: &mut impl Hear) {
         if !self.key {
+            self.count_text(sink);
             return self.tell(sink, |text| Scalar::Text(text));
         }
         let name = if self.text.len() > TEXT_BYTES { "".into() } else { String::from_utf8_lossy(&self.text) };
-        if let Some(Level::Object(key)) = self.levels.last_mut() {
+        if self.beyond == 0
+            && let Some(Level::Object(key)) = self.levels.last_mut()
+        {
             name.as_ref().clone_into(key);
         }
     }
 
-    fn tell(&self, sink: &mut impl FnMut(&str, Scalar<'_>), of: impl for<'a> FnOnce(&'a str) -> Scalar<'a>) {
-        if self.text.len() <= TEXT_BYTES
-            && let Some(path) = self.path()
-            && let Ok(text) = std::str::from_utf8(&self.text)
+    /// Tells how much of a text has come.
+    fn count_text(&mut self, sink: &mut impl Hear) {
+        let fresh = std::mem::take(&mut self.fresh);
+        if !self.key
+            && self.beyond == 0
+            && let Some(Level::Object(key)) = self.levels.last()
         {
-            sink(&path, of(text));
+            sink.text(key, fresh);
         }
     }
 
-    /// Where we are: keys with full stops between them. `None`: in a list, or too deep.
-    fn path(&self) -> Option<String> {
+    fn tell(&self, sink: &mut impl Hear, of: impl for<'a> FnOnce(&'a str) -> Scalar<'a>) {
+        let Some(path) = self.path() else { return };
+        let text = Some(&self.text).filter(|text| text.len() <= TEXT_BYTES);
+        let text = text.and_then(|text| std::str::from_utf8(text).ok());
+        sink.value(&path, text.map_or(Scalar::Else, of));
+    }
+
+    /// Where we are. `None`: in a list, or too deep.
+    fn path(&self) -> Option<Vec<&str>> {
         let levels = match self.levels.as_slice() {
             [Level::List, rest @ ..] => rest,
             levels => levels,
@@ -149,13 +198,10 @@ impl Scanner {
         if levels.len() > TOLD_DEPTH {
             return None;
         }
-        let mut path = String::new();
+        let mut path = Vec::with_capacity(levels.len());
         for level in levels {
             let Level::Object(key) = level else { return None };
-            if !path.is_empty() {
-                path.push('.');
-            }
-            path.push_str(key);
+            path.push(key.as_str());
         }
         Some(path)
     }
@@ -165,16 +211,33 @@ impl Scanner {
 mod tests {
     use super::*;
 
-    fn read(pieces: &[&[u8]]) -> (Vec<String>, bool) {
-        let (mut scanner, mut told, mut done) = (Scanner::default(), Vec::new(), false);
-        for piece in pieces {
-            done = scanner.feed(piece, &mut |path, value| match value {
-                Scalar::Text(text) => told.push(format!("{path}={text:?}")),
-                Scalar::Other(text) => told.push(format!("{path}={text}")),
-                Scalar::Object => (),
-            });
+    #[derive(Default)]
+    struct Heard {
+        values: Vec<String>,
+        texts: std::collections::BTreeMap<String, u64>,
+    }
+
+    impl Hear for Heard {
+        fn value(&mut self, path: &[&str], value: Scalar<'_>) {
+            let path = path.join(".");
+            match value {
+                Scalar::Text(text) => self.values.push(format!("{path}={text:?}")),
+                Scalar::Other(text) => self.values.push(format!("{path}={text}")),
+                Scalar::Object | Scalar::Else => (),
+            }
         }
-        (told, done)
+
+        fn text(&mut self, key: &str, bytes: u64) {
+            *self.texts.entry(key.to_owned()).or_default() += bytes;
+        }
+    }
+
+    fn read(pieces: &[&[u8]]) -> (Vec<String>, bool) {
+        let (mut scanner, mut heard, mut done) = (Scanner::default(), Heard::default(), false);
+        for piece in pieces {
+            done = scanner.feed(piece, &mut heard);
+        }
+        (heard.values, done)
     }
 
     #[test]
@@ -191,6 +254,26 @@ mod tests {
     #[test]
     fn a_list_of_documents_reads_as_each_of_them() {
         assert_eq!(read(&[br#"[{"a":1},{"a":2}]"#]), (vec!["a=1".to_owned(), "a=2".to_owned()], true));
+    }
+
+    #[test]
+    fn texts_are_counted_wherever_they_stand_and_as_far_as_they_came() {
+        let text = br#"[{"a":[{"long":"12\"45","b":{"long":"678"}},"no"],"long":3,"x":"long"},{"long":"90"#;
+        for cut in 0..=text.len() {
+            let (mut scanner, mut heard) = (Scanner::default(), Heard::default());
+            scanner.feed(&text[..cut], &mut heard);
+            scanner.feed(&text[cut..], &mut heard);
+            assert_eq!(heard.texts["long"], 6 + 3 + 2, "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn what_follows_the_deepest_is_told() {
+        let deep = |depth: usize| "[{\"b\":".repeat(depth) + "1" + &"}]".repeat(depth);
+        for depth in [1, 62, 63, 64, 65, 200] {
+            let text = format!(r#"{{"a":{},"b":2}}"#, deep(depth));
+            assert_eq!(read(&[text.as_bytes()]), (vec!["b=2".to_owned()], true), "{depth}");
+        }
     }
 
     #[test]

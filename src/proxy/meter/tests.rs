@@ -23,7 +23,7 @@ fn check(kind: ModelApiKind, events: bool, text: &str, expected: &str) {
 }
 
 fn shown(meter: &Meter) -> String {
-    let Some(told) = meter.told(&profile()) else { return "nothing".to_owned() };
+    let Some(told) = meter.told(&profile(), true, None) else { return "nothing".to_owned() };
     let (read, written) = (told.cache_read_tokens, told.cache_write_tokens);
     format!("{} {} {} {read} {written}", told.model, told.input_tokens, told.output_tokens)
 }
@@ -141,8 +141,44 @@ fn the_end_is_known_with_the_last_event_and_not_before() {
 fn a_call_costs_what_the_profile_says() {
     let mut meter = Meter::new(ModelApiKind::Anthropic, true, None);
     meter.hear(ANTHROPIC_EVENTS.as_bytes());
-    let cost = meter.told(&profile()).unwrap().cost_usd.unwrap();
+    let cost = meter.told(&profile(), true, None).unwrap().cost_usd.unwrap();
     let expected = (25.0 + 15.0 * 1e3 + 2_000.0 * 1e6 + 300.0 * 10.0) / 1e6;
     assert!((cost - expected).abs() < 1e-9, "{cost}");
-    assert_eq!(meter.told(&ProfileConfig::default()).unwrap().cost_usd, None);
+    assert_eq!(meter.told(&ProfileConfig::default(), true, None).unwrap().cost_usd, None);
+}
+
+#[test]
+fn what_is_not_told_is_guessed_from_what_was_sent_and_seen() {
+    use ModelApiKind::{Anthropic, Openai};
+    let asked = Whole { model: Some("asked".to_owned()), tokens: 70 };
+    let guess = |kind, events, text: &str, complete| {
+        let mut meter = Meter::new(kind, events, None);
+        meter.hear(text.as_bytes());
+        let told = meter.told(&profile(), complete, Some(&asked)).unwrap();
+        assert!(told.cost_usd.unwrap() > 0.0);
+        format!("{} {} {}", told.model, told.input_tokens, told.output_tokens)
+    };
+    // Nothing came.
+    assert_eq!(guess(ModelApiKind::None, false, "", false), "asked 70 0");
+    // It came to its end, and the model does not tell.
+    let untold = r#"{"model":"m","choices":[{"message":{"content":"12345678"}}]}"#;
+    assert_eq!(guess(Openai, false, untold, true), "m 70 2");
+    // It was told, whatever came besides.
+    assert_eq!(guess(Anthropic, true, ANTHROPIC_EVENTS, true), "claude-sonnet-4-5-20250929 25 15");
+    assert_eq!(guess(Openai, true, CHAT_EVENTS, true), "gpt-5-2025-08-07 36 20");
+    assert_eq!(guess(Openai, true, RESPONSES_EVENTS, true), "gpt-5 6 87");
+    // All was told, and the agent hangs up before the very end.
+    assert_eq!(guess(Anthropic, true, ANTHROPIC_EVENTS, false), "claude-sonnet-4-5-20250929 25 15");
+    assert_eq!(guess(Openai, true, CHAT_EVENTS, false), "gpt-5-2025-08-07 36 20");
+    // It breaks off in the middle of a text.
+    assert_eq!(guess(Openai, false, &untold[..untold.len() - 6], false), "m 70 2");
+}
+
+#[test]
+fn no_number_is_too_large() {
+    let most = u64::MAX;
+    let text = format!(
+        r#"{{"modelVersion":"g","usageMetadata":{{"promptTokenCount":{most},"toolUsePromptTokenCount":{most},"candidatesTokenCount":{most},"thoughtsTokenCount":{most}}}}}"#
+    );
+    check(ModelApiKind::Gemini, false, &text, &format!("g {most} {most} 0 0"));
 }

@@ -230,6 +230,7 @@ impl Occupant {
     /// Takes the agent for a turn. `false`: too late, it is gone or its place has been given away.
     pub(super) fn set_busy(&mut self) -> bool {
         self.idle_since = None;
+        self.forget_bill();
         self.lease.agent.process.gone().now_or_never().is_none() && self.lease.set_busy().is_ok()
     }
 
@@ -319,6 +320,13 @@ impl Occupant {
         let Some(channel) = &mut self.channel else { return Vec::new() };
         let _ = timeout(LAST_CALL, channel.quiet()).await; // What takes longer is not counted.
         std::iter::from_fn(|| channel.try_recv()).collect()
+    }
+
+    /// Leaves out from now on what calls of its model used that have begun: they belong to what it did before.
+    pub(super) fn forget_bill(&mut self) {
+        if let Some(channel) = &mut self.channel {
+            channel.start_over();
+        }
     }
 
     /// Whether something besides the agent still runs in its box. Not known counts as yes.

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::super::invariants::{Note, OpenAsk};
 use super::{End, Phase, Run};
-use crate::agent::AgentEvent;
+use crate::agent::{ASK_TOOL, AgentEvent};
 use crate::config::OnBudget;
 use crate::domain::AskId;
 use crate::protocol::event::{Question, QuestionOption};
@@ -17,8 +17,6 @@ use crate::protocol::reply::raw_json;
 use crate::protocol::{Answer, Event};
 use crate::proxy::Metered;
 
-/// The tool that questions are put by.
-const ASK_TOOL: &str = "AskUserQuestion";
 const GO_ON: &str = "Go on";
 const STOP: &str = "Stop";
 
@@ -69,11 +67,10 @@ impl Budget {
 }
 
 impl Run {
-    /// Takes into account what a call of its model used. Returns how it ends, if that was too much and it was not
-    /// known yet.
+    /// Takes into account what a call of its model used. Returns how it ends, if that was too much.
     pub(in super::super) fn meter(&mut self, call: &Metered) -> Option<End> {
         self.bill.meter(call);
-        self.over_budget().filter(|_| !self.is_paused())
+        self.over_budget()
     }
 
     /// Whether the user is asked before the task fails for its cost.

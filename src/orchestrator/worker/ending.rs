@@ -7,6 +7,7 @@ use super::{Lost, Worker};
 use crate::agent::AgentCommand;
 use crate::domain::TaskId;
 use crate::protocol::Event;
+use crate::proxy::Metered;
 use crate::runtime::Exit;
 
 impl Worker {
@@ -53,9 +54,14 @@ impl Worker {
         if run.stop(end) { self.interrupt().await } else { Ok(()) }
     }
 
-    /// The task has cost its budget.
-    pub(super) async fn at_budget(&mut self, end: End) -> Result<(), Lost> {
+    /// A model has answered: the task may have cost its budget by that.
+    pub(super) async fn meter(&mut self, call: &Metered) -> Result<(), Lost> {
         let Some(run) = &mut self.run else { return Ok(()) };
+        let Some(end) = run.meter(call) else { return Ok(()) };
+        if run.is_paused() {
+            // Nothing was to be spent while nobody has said so.
+            return self.end_run(end, false, Vec::new()).await;
+        }
         let stops = if run.asks_for_more() { run.pause(end) } else { run.stop(end) };
         if stops { self.interrupt().await } else { Ok(()) }
     }
@@ -72,6 +78,15 @@ impl Worker {
         // One that takes no more input is stopped by the deadlines.
         self.tell(&id, &AgentCommand::Interrupt, noted.as_ref());
         Ok(())
+    }
+
+    /// Counts what the model has answered by now and nobody has heard of.
+    pub(super) async fn settle_bill(&mut self) {
+        if let (Some(occupant), Some(run)) = (self.seat.occupant(), &mut self.run) {
+            for call in occupant.rest_of_the_bill().await {
+                run.meter(&call);
+            }
+        }
     }
 
     /// Makes sure that nothing of the agent runs. `false`: nobody can do that now.
@@ -114,11 +129,7 @@ impl Worker {
             }
             return Ok(());
         }
-        if let (Some(occupant), Some(run)) = (self.seat.occupant(), &mut self.run) {
-            for call in occupant.rest_of_the_bill().await {
-                run.meter(&call);
-            }
-        }
+        self.settle_bill().await;
         self.recall().await?;
         let mut effects = self.effects_of(&events);
         let Some(mut run) = self.run.take() else { return Ok(()) };

@@ -129,10 +129,7 @@ impl Worker {
             SeatEvent::Started(Err(error)) => self.no_agent(error).await,
             SeatEvent::Lines(lines) => self.read(lines).await,
             SeatEvent::Exit(exit) => self.on_exit(exit).await,
-            SeatEvent::Metered(call) => match self.run.as_mut().and_then(|run| run.meter(&call)) {
-                Some(end) => self.at_budget(end).await,
-                None => Ok(()),
-            },
+            SeatEvent::Metered(call) => self.meter(&call).await,
             SeatEvent::Deaf(error) => {
                 let ending = match self.seat.occupant() {
                     Some(occupant) if matches!(error, RuntimeError::Gone) => occupant.is_ending().await,
@@ -348,6 +345,10 @@ impl Worker {
                 Ok(())
             }
             AfterStop::AskForMore => {
+                self.settle_bill().await;
+                if let Some(occupant) = self.seat.occupant() {
+                    occupant.forget_bill(); // What is metered from now on began after it had stopped.
+                }
                 let Some(run) = &mut self.run else { return Ok(()) };
                 match run.ask_for_more(&mut events) {
                     None => self.show(&mut events).await,

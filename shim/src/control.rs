@@ -93,7 +93,8 @@ pub struct Proxy {
 pub enum Signal {
     /// SIGINT to the agent's process group.
     Interrupt,
-    /// SIGKILL to all that descends from the shim. Answered when it is gone and the exit is recorded.
+    /// SIGKILL to all that descends from the shim. Answered when it is gone and the exit is recorded, or refused
+    /// when something is not gone after some seconds.
     Kill,
 }
 
@@ -164,6 +165,8 @@ pub enum RefusalCode {
     Running,
     /// The agent did not start.
     StartFailed,
+    /// Something could not be killed.
+    Alive,
     /// The line is no request.
     BadRequest,
 }

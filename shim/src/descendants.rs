@@ -6,14 +6,16 @@
 use std::collections::HashMap;
 use std::fs;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
 use rustix::process::{
-    Pid, PidfdFlags, RawPid, Signal, WaitOptions, WaitStatus, getpid, pidfd_open, pidfd_send_signal, wait,
+    Pid, PidfdFlags, RawPid, Signal, WaitOptions, WaitStatus, getpid, kill_process_group, pidfd_open,
+    pidfd_send_signal, wait,
 };
 
-/// Rounds of killing until nothing is left; a fork bomb may outrun us for a few.
-const ROUNDS: usize = 400;
+/// How long to go on killing: outside of a container a fork bomb may outrun us, and a process may wait for a disk.
+const PATIENCE: Duration = Duration::from_secs(4);
 const BETWEEN_ROUNDS: Duration = Duration::from_millis(5);
 
 /// The live descendants; zombies don't count.
@@ -51,32 +53,47 @@ fn look(pid: RawPid) -> Option<(RawPid, RawPid, bool)> {
     Some((pid, fields.next()?.parse().ok()?, live))
 }
 
-/// Kills all descendants and reaps them, telling `ended` of each; for two seconds at most.
-pub(crate) fn kill_all(mut ended: impl FnMut(Pid, WaitStatus)) {
-    for _ in 0..ROUNDS {
-        let left = descendants();
-        // Handles first, then another look: a number may be another's by now.
-        let handles: Vec<_> = left
-            .iter()
-            .filter_map(|pid| Some((*pid, pidfd_open(Pid::from_raw(*pid)?, PidfdFlags::empty()).ok()?)))
-            .collect();
-        let still = descendants();
-        for (pid, handle) in handles {
-            if still.contains(&pid) {
-                let _ = pidfd_send_signal(&handle, Signal::KILL); // It may be gone.
-            }
+/// Kills all descendants and reaps them, telling `ended` of each. `false`: our patience is over, and something is left.
+pub(crate) fn kill_all(mut ended: impl FnMut(Pid, WaitStatus)) -> bool {
+    let give_up_at = Instant::now() + PATIENCE;
+    loop {
+        kill_once();
+        if reap(&mut ended) && descendants().is_empty() {
+            return true;
         }
-        reap(&mut ended);
-        if left.is_empty() {
-            return;
+        if Instant::now() >= give_up_at {
+            return false;
         }
         thread::sleep(BETWEEN_ROUNDS);
     }
 }
 
-/// Reaps whoever has ended, telling `ended` of each.
-pub(crate) fn reap(mut ended: impl FnMut(Pid, WaitStatus)) {
-    while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
-        ended(pid, status);
+fn kill_once() {
+    if getpid() == Pid::INIT {
+        // To -1: all in the container but this process, at once (kill(2)). No fork bomb outruns that.
+        let _ = kill_process_group(Pid::INIT, Signal::KILL); // Nobody may be left.
+        return;
+    }
+    // Handles first, then another look: a number may be another's by now.
+    let handles: Vec<_> = descendants()
+        .into_iter()
+        .filter_map(|pid| Some((pid, pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()?)))
+        .collect();
+    let still = descendants();
+    for (pid, handle) in handles {
+        if still.contains(&pid) {
+            let _ = pidfd_send_signal(&handle, Signal::KILL); // It may be gone.
+        }
+    }
+}
+
+/// Reaps whoever has ended, telling `ended` of each; whether no child is left.
+pub(crate) fn reap(mut ended: impl FnMut(Pid, WaitStatus)) -> bool {
+    loop {
+        match wait(WaitOptions::NOHANG) {
+            Ok(Some((pid, status))) => ended(pid, status),
+            Ok(None) => return false,
+            Err(error) => return error == Errno::CHILD,
+        }
     }
 }

@@ -261,10 +261,11 @@ impl Shim {
                 self.agent.iter().for_each(Agent::interrupt);
                 Some(Outcome::Ok(None))
             }
-            Command::Signal { signal: Signal::Kill } => {
-                self.kill();
-                Some(Outcome::Ok(None))
-            }
+            Command::Signal { signal: Signal::Kill } => Some(if self.kill() {
+                Outcome::Ok(None)
+            } else {
+                refuse(RefusalCode::Alive, "something could not be killed")
+            }),
             Command::Ack { record } => {
                 self.spool.acknowledge(record);
                 Some(Outcome::Ok(None))
@@ -368,17 +369,18 @@ impl Shim {
         }
     }
 
-    /// Kills everything. If an agent ran, its end is recorded.
-    fn kill(&mut self) {
+    /// Kills everything. If an agent ran and is gone, its end is recorded. `false`: something lives on.
+    fn kill(&mut self) -> bool {
         let agent = &mut self.agent;
-        kill_all(|pid, status| note(agent, pid, status));
-        if let Some(agent) = self.agent.take() {
+        let killed = kill_all(|pid, status| note(agent, pid, status));
+        if let Some(agent) = self.agent.take_if(|agent| killed || agent.status.is_some()) {
             for write in agent.finish(&mut self.spool) {
                 for asker in write.askers {
                     self.reply(asker, refuse(RefusalCode::Gone, "the agent ended"));
                 }
             }
         }
+        killed
     }
 
     fn status(&self) -> Status {

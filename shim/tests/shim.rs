@@ -4,7 +4,9 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command as Program, Stdio};
 use std::time::{Duration, Instant};
@@ -16,6 +18,7 @@ use streamgate_shim::record::{Body, Exit, Record, decode, parse_segment_name, se
 mod relay;
 
 const DEADLINE: Duration = Duration::from_secs(20);
+const NOBODY: u32 = 65_534;
 
 /// A shim with a spool of its own.
 struct Shim {
@@ -25,8 +28,16 @@ struct Shim {
 
 impl Shim {
     fn start(arguments: &[&str]) -> Self {
+        Self::start_as(None, arguments)
+    }
+
+    fn start_as(user: Option<u32>, arguments: &[&str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let mut program = Program::new(env!("CARGO_BIN_EXE_streamgate-shim"));
+        if let Some(user) = user {
+            std::os::unix::fs::chown(directory.path(), Some(user), None).unwrap();
+            program.uid(user);
+        }
         let child = program.arg(directory.path()).args(arguments).stdin(Stdio::null()).spawn().unwrap();
         Self { directory, child }
     }
@@ -292,6 +303,40 @@ fn a_kill_reaches_whoever_hid() {
     let (pids, _) = shim.to_the_end();
     assert!(pids.iter().all(|pid| !lives(pid)), "{pids:?}");
     assert!(!gateway.status().stragglers);
+}
+
+/// Only root can make such a one.
+#[test]
+fn a_kill_that_something_survives_is_not_confirmed() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    // A program by which an agent becomes somebody whom its shim may not kill.
+    let programs = tempfile::tempdir().unwrap();
+    let become_root = programs.path().join("become_root");
+    fs::copy("/usr/bin/perl", &become_root).expect("this test needs perl");
+    let readable = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    readable(programs.path(), 0o755);
+    readable(&become_root, 0o4755);
+    let shim = Shim::start_as(Some(NOBODY), &[]);
+    let mut gateway = shim.gateway(0);
+    let immortal = format!(r"{} -e '$| = 1; $< = $>; print qq($$\n); sleep 60'", become_root.display());
+    gateway.start(&format!("echo $$; {immortal} & wait"));
+    until("they run", || shim.records().len() == 2);
+    let [agent, immortal] = &shim.records()[..] else { unreachable!() };
+    let pid = |record: &Record| match &record.body {
+        Body::Line(line) => String::from_utf8(line.clone()).unwrap(),
+        other => panic!("{other:?}"),
+    };
+    let (agent, immortal) = (pid(agent), pid(immortal));
+    let killed = gateway.ask(Command::Signal { signal: Signal::Kill });
+    let (agent_lives, immortal_lives) = (lives(&agent), lives(&immortal));
+    Program::new("kill").args(["-9", &immortal]).status().unwrap();
+    assert!(immortal_lives, "this test needs a temporary directory without `nosuid`");
+    assert!(!agent_lives && killed.is_err(), "{killed:?}");
+    // When nothing survives it any more, it is confirmed.
+    gateway.ask(Command::Signal { signal: Signal::Kill }).unwrap();
+    assert_eq!(shim.to_the_end().1.code, Some(137));
 }
 
 #[test]

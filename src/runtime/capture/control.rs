@@ -85,6 +85,7 @@ fn explain(refusal: Refusal) -> RuntimeError {
         RefusalCode::Stale => RuntimeError::Stale,
         RefusalCode::Gone => RuntimeError::Gone,
         RefusalCode::Full => RuntimeError::NotReading,
+        RefusalCode::Alive => RuntimeError::NotStopped,
         RefusalCode::Running | RefusalCode::StartFailed | RefusalCode::BadRequest => {
             RuntimeError::StartFailed(refusal.message)
         }

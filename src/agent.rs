@@ -18,6 +18,9 @@ use crate::domain::{SessionId, TaskId, Usage};
 use crate::protocol::client::Answer;
 use crate::protocol::event::Question;
 
+/// The tool whose use puts questions to the user.
+pub(crate) const ASK_TOOL: &str = "AskUserQuestion";
+
 /// Words by which people grant a permission.
 const YES: [&str; 5] = ["yes", "y", "ok", "okay", "allow"];
 

@@ -9,13 +9,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use super::{Adapter, AgentCommand, AgentEvent, DecodeError, StopReason, Tell};
+use super::{ASK_TOOL, Adapter, AgentCommand, AgentEvent, DecodeError, StopReason, Tell};
 use crate::domain::{SessionId, TaskId, Usage};
 use crate::protocol::client::Answer;
 use crate::protocol::event::{Question, QuestionOption};
-
-/// The tool whose use puts questions to the user.
-pub(super) const ASK_TOOL: &str = "AskUserQuestion";
 
 /// The native dialect. It has no state: every line means the same at any time.
 #[derive(Debug, Default)]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use serde_json::Value;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, timeout};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, warn};
@@ -27,8 +27,9 @@ const TELL_SKIPPED: Duration = Duration::from_secs(1);
 const LAST_CALL: Duration = Duration::from_millis(500);
 /// How long an idle agent may take to save what it knows, when its box goes.
 const SAVE_GRACE: Duration = Duration::from_secs(1);
-/// How many commands may wait for an agent to read them.
+/// How many commands may wait for an agent to read them, and how much they may be, in KiB.
 const COMMANDS: usize = 256;
+const COMMAND_KIB: usize = 16 << 10;
 
 /// A session's place for an agent.
 pub(super) enum Seat {
@@ -64,6 +65,32 @@ pub(super) enum SeatEvent {
 struct Told {
     what: Tell,
     after: Option<Receipt>,
+    /// Its room in the queue, until the agent has heard it.
+    _room: OwnedSemaphorePermit,
+}
+
+/// What waits for an agent to read it: so many things, and so much of them.
+struct Commands {
+    queue: mpsc::Sender<Told>,
+    room: Arc<Semaphore>,
+}
+
+impl Commands {
+    fn new() -> (Self, mpsc::Receiver<Told>) {
+        let (queue, told) = mpsc::channel(COMMANDS);
+        (Self { queue, room: Arc::new(Semaphore::new(COMMAND_KIB)) }, told)
+    }
+
+    /// Takes one more. Does not wait. `false`: there is no room, or nobody reads.
+    fn push(&self, what: Tell, after: Option<Receipt>) -> bool {
+        let bytes = match &what {
+            Tell::Launch(arguments) => arguments.iter().map(String::len).sum(),
+            Tell::Write { id, text } => id.len() + text.len(),
+        };
+        let kib = u32::try_from(bytes / 1_024 + 1).unwrap_or(u32::MAX);
+        let Ok(room) = Arc::clone(&self.room).try_acquire_many_owned(kib) else { return false };
+        self.queue.try_send(Told { what, after, _room: room }).is_ok()
+    }
 }
 
 /// An agent and all that belongs to it.
@@ -72,7 +99,7 @@ pub(super) struct Occupant {
     adapter: Box<dyn Adapter>,
     /// Its way to its model, if it has one.
     channel: Option<Channel>,
-    commands: mpsc::Sender<Told>,
+    commands: Commands,
     deaf: mpsc::Receiver<RuntimeError>,
     _teller: AbortOnDropHandle<()>,
     /// Since when it has nothing to do, while it is for the taking.
@@ -170,7 +197,7 @@ impl Seat {
 impl Occupant {
     /// An agent that is there.
     pub(super) fn new(lease: Lease, adapter: Box<dyn Adapter>, channel: Option<Channel>) -> Self {
-        let (commands, told) = mpsc::channel(COMMANDS);
+        let (commands, told) = Commands::new();
         let (complain, deaf) = mpsc::channel(1);
         let process = Arc::clone(&lease.agent.process);
         // Its own task: a command that the agent is slow to read must not keep us from reading the agent.
@@ -235,7 +262,7 @@ impl Occupant {
 
     /// Tells the agent what its adapter wants it to hear. Does not wait. `false`: it reads nothing any more.
     pub(super) fn pass_on(&mut self, what: Tell, after: Option<Receipt>) -> bool {
-        self.commands.try_send(Told { what, after }).is_ok()
+        self.commands.push(what, after)
     }
 
     /// Tells the agent again what it was told between commands: it heeds each once.
@@ -314,7 +341,7 @@ async fn tell_all(
     mut told: mpsc::Receiver<Told>,
     complain: mpsc::Sender<RuntimeError>,
 ) {
-    while let Some(Told { what, after }) = told.recv().await {
+    while let Some(Told { what, after, _room }) = told.recv().await {
         if let Some(after) = after
             && after.committed().await.is_err()
         {
@@ -336,5 +363,32 @@ async fn idle(since: Option<Instant>, stop_after: Duration) {
     match since {
         Some(since) => tokio::time::sleep_until(since + stop_after).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_waits_for_an_agent_is_bounded_by_number_and_by_bytes_until_it_is_heard() {
+        let write = |bytes: usize| Tell::Write { id: "w".to_owned(), text: "x".repeat(bytes) };
+        let (commands, mut told) = Commands::new();
+        for _ in 0..COMMANDS {
+            assert!(commands.push(write(1), None));
+        }
+        assert!(!commands.push(write(1), None), "as many as may wait");
+
+        while told.try_recv().is_ok() {}
+        let most = COMMAND_KIB * 1_024 / 4;
+        for _ in 0..3 {
+            assert!(commands.push(write(most), None));
+        }
+        assert!(!commands.push(write(most), None), "as much as may wait");
+        assert!(commands.push(write(1), None), "what is small has room");
+        let heard = told.recv().await;
+        assert!(!commands.push(write(most), None), "it has not been heard yet");
+        drop(heard);
+        assert!(commands.push(write(most), None));
     }
 }

@@ -6,13 +6,10 @@ use serde_json::{Value, json};
 use super::state::{About, Asked, Life, Tool};
 use super::wire::{self, Elicitation, PermissionRequest};
 use super::{AcpAdapter, elicitation, permission, updates};
-use crate::agent::{AgentEvent, Tell};
+use crate::agent::{ASK_TOOL, AgentEvent, Tell};
 use crate::config::PermissionPolicy;
 use crate::protocol::client::Answer;
 use crate::protocol::event::Question;
-
-/// The tool whose use puts questions to the user.
-const ASK_TOOL: &str = "AskUserQuestion";
 
 /// What the user hears when the agent was told something in their stead.
 const ANSWERED: &str = "answered";

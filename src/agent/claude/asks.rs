@@ -8,11 +8,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
-use super::super::native::{ASK_TOOL, questions_of, read};
+use super::super::native::{questions_of, read};
 use super::decode::tool_input;
-use super::state::ProcessState;
+use super::state::{ProcessState, is_id};
 use super::wire::{self, ControlRequest, Line, Permission, text};
-use crate::agent::{AgentEvent, DecodeError, Tell, says_yes};
+use crate::agent::{ASK_TOOL, AgentEvent, DecodeError, Tell, says_yes};
 use crate::config::PermissionPolicy;
 use crate::protocol::client::Answer;
 use crate::protocol::event::{Question, QuestionOption};
@@ -105,12 +105,16 @@ pub(super) fn request(
     let Some(id) = text(line.request_id) else {
         return Err(DecodeError("a control request without an id".to_owned()));
     };
+    if !is_id(&id) {
+        return Err(DecodeError("a control request whose id is none".to_owned())); // It would come back in the answer.
+    }
     if process.knows_request(&id) {
         return Ok(());
     }
     let request: ControlRequest<'_> = read("control_request", line.request.map_or("null", RawValue::get))?;
     let ControlRequest { tool_name: name, tool_use_id: tool, .. } = request;
-    let mut settle = |process: &mut ProcessState, verdict, input: Option<String>| {
+    let mut settle = |process: &mut ProcessState, verdict, mut input: Option<String>| {
+        process.drop_large(&mut input);
         let settled = Settled { id: id.clone(), tool: tool.clone(), verdict, input };
         events.push(AgentEvent::Tell(settled.tell()));
         process.keep_settled(settled);

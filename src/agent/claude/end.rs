@@ -83,12 +83,12 @@ fn what_failed(subtype: &str) -> String {
     }
 }
 
-/// The tokens of the turn, those from and for the cache among them.
 /// Dollars without the noise of their difference.
 fn nanodollars(dollars: f64) -> f64 {
     (dollars * 1e9).round() / 1e9
 }
 
+/// The tokens of the turn, those from and for the cache among them.
 fn usage(usage: &Value, cost_usd: f64) -> Usage {
     let input = ["input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens"];
     Usage {

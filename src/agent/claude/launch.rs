@@ -4,9 +4,8 @@ use base64::prelude::{BASE64_STANDARD, Engine as _};
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
-use super::super::native::ASK_TOOL;
 use super::state::{Launched, State};
-use crate::agent::{Setup, Tell, Turn};
+use crate::agent::{ASK_TOOL, Setup, Tell, Turn};
 use crate::config::PermissionPolicy;
 use crate::domain::SessionId;
 

@@ -143,7 +143,7 @@ impl ProcessState {
 
     /// Keeps a request for the user's answer. `false`: it can't be kept.
     pub(super) fn keep_request(&mut self, mut request: Request) -> bool {
-        if self.requests.len() >= REQUESTS || !is_id(&request.id) || !is_id(&request.tool) {
+        if self.requests.len() >= REQUESTS || !is_id(&request.tool) {
             return false;
         }
         self.drop_large(&mut request.input);
@@ -152,14 +152,14 @@ impl ProcessState {
     }
 
     /// Keeps what a request was answered with, until that has been heard for certain.
-    pub(super) fn keep_settled(&mut self, mut settled: Settled) {
-        if is_id(&settled.id) && (settled.tool.is_empty() || is_id(&settled.tool)) {
-            self.drop_large(&mut settled.input);
+    pub(super) fn keep_settled(&mut self, settled: Settled) {
+        if settled.tool.is_empty() || is_id(&settled.tool) {
             push(&mut self.settled, settled, REQUESTS);
         }
     }
 
-    fn drop_large(&self, input: &mut Option<String>) {
+    /// Drops an input that is too large to be kept, or to be said again.
+    pub(super) fn drop_large(&self, input: &mut Option<String>) {
         let requests = self.requests.iter().map(|request| &request.input);
         let kept = requests.chain(self.settled.iter().map(|settled| &settled.input));
         let kept: usize = kept.flatten().map(String::len).sum();
@@ -190,7 +190,7 @@ impl ProcessState {
 }
 
 /// Whether it is an id as agents and model APIs make them, which takes as much room as it has bytes.
-fn is_id(id: &str) -> bool {
+pub(super) fn is_id(id: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\';
     !id.is_empty() && id.len() <= ID && id.bytes().all(plain)
 }

@@ -266,3 +266,15 @@ fn the_short_commands_are_lines_of_their_own() {
     let go_on = line_of(&encoded(&mut adapter, "c", &AgentCommand::Continue));
     assert_eq!(go_on["message"]["content"][0]["text"], "continue");
 }
+
+#[test]
+fn a_request_cannot_make_its_own_answer_large() {
+    let mut adapter = new(PermissionPolicy::Allow);
+    let large = json!({"command": "x".repeat(1 << 20)});
+    let told = at_work(&mut adapter, &[request("r", "t", "Bash", &large)]);
+    let [told] = &told[..] else { panic!("{} events", told.len()) };
+    assert!(told.contains("allow") && told.len() < 1_000, "{} bytes are told", told.len());
+    for id in ["x".repeat(1 << 20), String::new(), "a b".to_owned()] {
+        assert_eq!(heard(&mut adapter, &request(&id, "t", "Bash", &json!({}))), ["refused"]);
+    }
+}

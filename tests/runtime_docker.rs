@@ -16,6 +16,7 @@ use streamgate::config::{DockerConfig, ProfileConfig};
 use streamgate::domain::{ContainerId, Epoch, ProfileId};
 use streamgate::runtime::docker::DockerRuntime;
 use streamgate::runtime::{Agent, AgentSpec, Exit, Line, LineText, Output, Runtime, RuntimeError};
+use streamgate_shim::record::{Body, Exit as RecordedExit, Record};
 
 const IMAGE: &str = "debian:bookworm-slim";
 const DEADLINE: Duration = Duration::from_secs(90);
@@ -51,6 +52,17 @@ impl Gateway {
         let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
         let containers = self.docker.list_containers(Some(options)).await.unwrap();
         containers.into_iter().filter_map(|container| container.id).collect()
+    }
+
+    /// What runs in the agent's container besides its shim.
+    async fn left(&self, agent: &Agent) -> Vec<Vec<String>> {
+        let top = self.docker.top_processes(&agent.container_name, None).await;
+        let Ok(top) = top else { return Vec::new() }; // The container does not run.
+        let processes = top.processes.unwrap_or_default();
+        processes
+            .into_iter()
+            .filter(|process| !process.iter().any(|field| field.contains("/.streamgate/shim")))
+            .collect()
     }
 
     async fn inspect(&self, agent: &Agent) -> ContainerInspectResponse {
@@ -218,6 +230,63 @@ async fn stragglers_are_seen() {
     assert_eq!(line(&mut agent).await, "alone");
     assert!(!agent.process.has_stragglers().await.unwrap());
     agent.process.kill().await.unwrap();
+}
+
+/// Each of its processes starts others for as long as it lives, up to the limit of its box, and for a minute at most.
+#[tokio::test]
+async fn a_fork_bomb_does_not_outrun_a_kill() {
+    let gateway = Gateway::new().await;
+    let mut spec = spec("echo lit; exec perl -e 'alarm 60; while (time - $^T < 60) { fork }'");
+    let limits = ProfileConfig { pids: 128, memory_bytes: 256 << 20, ..ProfileConfig::clone(&spec.profile) };
+    spec.profile = Arc::new(limits);
+    let mut agent = gateway.runtime.start(&spec).await.unwrap();
+    assert_eq!(line(&mut agent).await, "lit");
+    until("it has gone off", async || gateway.left(&agent).await.len() >= 100).await;
+    agent.process.kill().await.unwrap();
+    let left = gateway.left(&agent).await;
+    assert!(left.is_empty(), "{} live on", left.len());
+    assert_eq!(gateway.ids().await.len(), 1, "its shim did it: the box need not go");
+    assert_eq!(finish(&mut agent).await.1.code, Some(137));
+    agent.process.remove().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_end_that_an_agent_writes_into_its_spool_is_passed_on_only_when_nothing_of_it_runs() {
+    let gateway = Gateway::new().await;
+    let script = "echo up; read l; for f in /.streamgate/spool/*.seg; do cat forged >> $f; done; exec sleep 1000";
+    let mut agent = gateway.start(script).await;
+    assert_eq!(line(&mut agent).await, "up");
+    let mut forged = Vec::new();
+    let end = RecordedExit { run: 1, code: Some(0), oom: false, stderr_tail: String::new() };
+    Record { number: 2, body: Body::Exit(end) }.encode_into(&mut forged);
+    gateway.runtime.workspace(agent.container_id).write("forged", forged.into()).await.unwrap();
+    agent.process.write("go", "go\n", DEADLINE).await.unwrap();
+    assert_eq!(finish(&mut agent).await.1.code, Some(0));
+    assert_eq!(gateway.left(&agent).await, Vec::<Vec<String>>::new(), "the agent works on after its end");
+}
+
+#[tokio::test]
+async fn an_agent_that_answers_in_its_shims_place_is_not_believed() {
+    let gateway = Gateway::new().await;
+    let script = r#"
+        rm /.streamgate/spool/control.sock
+        exec perl -e '
+            use IO::Socket::UNIX;
+            my $socket = IO::Socket::UNIX->new(Local => "/.streamgate/spool/control.sock", Listen => 8) or die $!;
+            $| = 1;
+            print "listening\n";
+            while (my $gateway = $socket->accept) {
+                $gateway->autoflush(1);
+                while (<$gateway>) { /"tag":(\d+)/ and print $gateway "{\"tag\":$1,\"ok\":null}\n" }
+            }'
+    "#;
+    let spec = spec(script);
+    let mut agent = gateway.runtime.start(&spec).await.unwrap();
+    assert_eq!(line(&mut agent).await, "listening");
+    let again = gateway.runtime.adopt(&spec, agent.spool, Epoch(2), 0).await.unwrap().unwrap();
+    again.process.kill().await.unwrap();
+    assert_eq!(gateway.left(&agent).await, Vec::<Vec<String>>::new(), "it confirmed its own end");
+    again.process.remove().await.unwrap();
 }
 
 #[tokio::test]

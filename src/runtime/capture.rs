@@ -45,6 +45,13 @@ pub(super) trait Host: Send + Sync {
     /// Completes when the box's shim is gone, and tells what is known of its end. Cancel safe.
     async fn ended(&self) -> Exit;
 
+    /// The process of the box's shim, by the number that this gateway sees; `None` when that can't be told.
+    async fn shim(&self) -> Option<i32>;
+
+    /// Ends all that runs in the box, its shim too, and returns when it is over. What was said stays readable. Of a
+    /// box that has ended: succeeds.
+    async fn stop(&self) -> Result<(), RuntimeError>;
+
     /// Takes the box away, whatever runs in it. Of one that is gone: succeeds.
     async fn remove(&self) -> Result<(), RuntimeError>;
 }
@@ -83,7 +90,7 @@ pub(super) type Captured = (mpsc::Receiver<Output>, Arc<dyn AgentProcess>);
 
 /// Starts the agent in a box whose shim has just been started; without one, makes sure that the shim is there.
 pub(super) async fn start(place: Place, agent: Option<Start>) -> Result<Captured, RuntimeError> {
-    let (control, records) = Control::connect(&place.directory, 0);
+    let (control, records) = Control::connect(&place.directory, Arc::clone(&place.host), 0);
     let first = agent.map_or(Command::Status, Command::Start);
     let started = tokio::select! {
         started = control.ask(first, START_DEADLINE) => started,
@@ -105,7 +112,7 @@ pub(super) async fn start(place: Place, agent: Option<Start>) -> Result<Captured
 /// Goes on with an agent that was started before, from the record after `after` on; `None` when what it said
 /// is not there. If the shim can't run any more (`may_run`), that is all there is: it counts as gone at once.
 pub(super) fn adopt(place: Place, may_run: bool, epoch: Epoch, after: u64) -> Result<Option<Captured>, RuntimeError> {
-    let (control, records) = Control::connect(&place.directory, epoch.0);
+    let (control, records) = Control::connect(&place.directory, Arc::clone(&place.host), epoch.0);
     let gone = CancellationToken::new();
     if !may_run {
         gone.cancel();
@@ -166,13 +173,13 @@ impl Follower {
                 }
                 Err(error) => {
                     warn!(%error, "An agent can't be heard any more: {error}");
-                    self.kill().await;
-                    return self.end(Exit { damaged: Some(error.to_string()), ..Exit::default() }).await;
+                    return self.conclude(Exit { damaged: Some(error.to_string()), ..Exit::default() }).await;
                 }
             };
             if records.is_empty() {
                 // The box is gone, and this was all.
                 if let Some(exit) = ended {
+                    self.gone.cancel();
                     return self.end(exit).await;
                 }
                 tokio::select! {
@@ -192,7 +199,7 @@ impl Follower {
                 lines = rest;
             }
             if let Some(exit) = exit {
-                return self.end(exit).await;
+                return self.conclude(exit).await;
             }
         }
     }
@@ -209,25 +216,43 @@ impl Follower {
         read
     }
 
-    /// Ends an agent that can't be heard: nobody may take it for gone while it works on. A box whose shim does
-    /// not do it is for its owner to take away.
-    async fn kill(&self) {
-        let kill = self.control.ask(Command::Signal { signal: Signal::Kill }, KILL_DEADLINE);
-        let killed = tokio::select! {
-            killed = kill => killed.map(drop),
-            _ = self.host.ended() => Ok(()),
-        };
-        if let Err(error) = killed {
-            warn!(%error, "An agent that can't be heard any more can't be killed: {error}");
+    /// Nothing more will be heard, or the spool says that the agent has ended, which the agent can write there itself:
+    /// nobody may take it for gone while it works on. If that can't be made sure of, its end is told all the same,
+    /// but not that it is gone: whoever ends its task tries again.
+    async fn conclude(self, exit: Exit) {
+        if !self.gone.is_cancelled() {
+            match kill(&self.control, &*self.host).await {
+                Ok(()) => self.gone.cancel(),
+                Err(error) => warn!(%error, "An agent that has ended, or can't be heard, may run on: {error}"),
+            }
         }
+        self.end(exit).await;
     }
 
     async fn end(self, exit: Exit) {
         debug!(code = exit.code, oom = exit.oom, stderr = exit.stderr_tail, "An agent ended");
-        self.gone.cancel();
         // Nobody may be left to hear it.
         let _ = self.output.send(Output::Exit(exit)).await;
+        // To hang up would be another end.
+        self.gone.cancelled().await;
     }
+}
+
+/// Kills all that runs in a box, whoever answers for its shim, and returns when it is over.
+async fn kill(control: &Control, host: &dyn Host) -> Result<(), RuntimeError> {
+    let killed = tokio::select! {
+        killed = control.ask(Command::Signal { signal: Signal::Kill }, KILL_DEADLINE) => killed,
+        _ = host.ended() => return Ok(()),
+    };
+    match killed {
+        Ok(_) if control.is_proven() => return Ok(()),
+        // Who says so may be the agent itself.
+        Ok(_) => (),
+        // Another gateway decides.
+        Err(RuntimeError::Stale) => return Err(RuntimeError::Stale),
+        Err(error) => warn!(%error, "An agent could not be killed by its shim: all that runs in its box ends"),
+    }
+    host.stop().await
 }
 
 /// The lines among `records`, and the agent's end if it is there.
@@ -286,15 +311,9 @@ impl AgentProcess for CapturedProcess {
     }
 
     async fn kill(&self) -> Result<(), RuntimeError> {
-        match self.ask(Command::Signal { signal: Signal::Kill }, KILL_DEADLINE).await {
-            Ok(_) | Err(RuntimeError::Gone) => Ok(()),
-            // Another gateway decides.
-            Err(RuntimeError::Stale) => Err(RuntimeError::Stale),
-            // A shim that can't kill, or can't say so: then the box goes, with all that runs in it.
-            Err(error) => {
-                warn!(%error, "An agent could not be killed by its shim: its box goes");
-                self.host.remove().await
-            }
+        tokio::select! {
+            killed = kill(&self.control, &*self.host) => killed,
+            () = self.gone.cancelled() => Ok(()),
         }
     }
 
@@ -320,3 +339,6 @@ impl AgentProcess for CapturedProcess {
         removed
     }
 }
+
+#[cfg(test)]
+mod tests;

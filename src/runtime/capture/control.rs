@@ -2,12 +2,15 @@
 //!
 //! One task per shim holds the connection, and makes a new one when it breaks. What was asked and not
 //! answered is asked again then: every command can be repeated. The socket is in a directory that the
-//! agent can write, so it is looked at before it is used, answers are bounded and every wait has an end.
+//! agent can write, so it is looked at before it is used, who answers is too ([`Control::is_proven`]), answers are
+//! bounded and every wait has an end.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, openat};
@@ -20,6 +23,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::debug;
 
 use super::super::RuntimeError;
+use super::Host;
 
 /// Between two tries to connect.
 const RECONNECT: [Duration; 4] =
@@ -41,19 +45,40 @@ struct Asked {
 pub(in crate::runtime) struct Control {
     requests: mpsc::Sender<Asked>,
     acknowledged: watch::Sender<u64>,
+    proven: Arc<AtomicBool>,
     _task: AbortOnDropHandle<()>,
 }
 
 impl Control {
     /// Connects to the shim of the spool in `directory`, as the holder of `epoch`, and keeps connecting.
     /// With it comes the number of the last record, as far as it is known.
-    pub(in crate::runtime) fn connect(directory: &Path, epoch: i64) -> (Self, watch::Receiver<u64>) {
+    pub(in crate::runtime) fn connect(
+        directory: &Path,
+        host: Arc<dyn Host>,
+        epoch: i64,
+    ) -> (Self, watch::Receiver<u64>) {
         let (requests, asked) = mpsc::channel(REQUESTS);
         let (told, records) = watch::channel(0);
         let acknowledged = watch::Sender::new(0);
         let acks = acknowledged.subscribe();
-        let line = Line { directory: directory.to_owned(), epoch, asked, acks, told, pending: BTreeMap::new(), tag: 0 };
-        (Self { requests, acknowledged, _task: AbortOnDropHandle::new(tokio::spawn(line.hold())) }, records)
+        let proven = Arc::new(AtomicBool::new(false));
+        let line = Line {
+            directory: directory.to_owned(),
+            host,
+            proven: Arc::clone(&proven),
+            epoch,
+            asked,
+            acks,
+            told,
+            pending: BTreeMap::new(),
+            tag: 0,
+        };
+        (Self { requests, acknowledged, proven, _task: AbortOnDropHandle::new(tokio::spawn(line.hold())) }, records)
+    }
+
+    /// Whether who answers is the shim for certain. Otherwise that could not be found out, and it may be the agent.
+    pub(in crate::runtime) fn is_proven(&self) -> bool {
+        self.proven.load(Ordering::Relaxed)
     }
 
     /// Asks, and waits for the answer no longer than `deadline`. Cancel safe: what was asked may happen.
@@ -95,6 +120,8 @@ fn explain(refusal: Refusal) -> RuntimeError {
 /// The task's side.
 struct Line {
     directory: PathBuf,
+    host: Arc<dyn Host>,
+    proven: Arc<AtomicBool>,
     epoch: i64,
     asked: mpsc::Receiver<Asked>,
     /// The last record that may be forgotten; 0 if none may.
@@ -129,7 +156,9 @@ impl Line {
 
     /// One connection, from hello to its end.
     async fn talk(&mut self) -> io::Result<Ended> {
-        let (reader, mut writer) = connect(&self.directory).await?.into_split();
+        let stream = connect(&self.directory).await?;
+        self.look_at(&stream).await?;
+        let (reader, mut writer) = stream.into_split();
         let mut reader = BufReader::new(reader);
         let mut out = Vec::new();
         encode(&mut out, 0, &Command::Hello { epoch: self.epoch });
@@ -173,6 +202,22 @@ impl Line {
                 }
             }
         }
+    }
+
+    /// Makes sure that the shim is at the other end, where that can be told: an agent can put a socket of its own in
+    /// the place. Of a process that a gateway in a container can't see, the system gives no number (unix(7)).
+    async fn look_at(&self, stream: &UnixStream) -> io::Result<()> {
+        let peer = stream.peer_cred()?.pid().filter(|pid| *pid > 0);
+        match (peer, self.host.shim().await) {
+            (Some(peer), Some(shim)) if peer == shim => self.proven.store(true, Ordering::Relaxed),
+            (Some(peer), Some(_)) => {
+                return Err(io::Error::other(format!("process {peer} answers in the shim's place")));
+            }
+            // What could be told before is not given up.
+            _ if self.proven.load(Ordering::Relaxed) => return Err(io::Error::other("nobody knows who answers")),
+            _ => (),
+        }
+        Ok(())
     }
 
     fn hear(&mut self, message: Message) -> Option<Ended> {

@@ -5,22 +5,24 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bollard::errors::Error;
 use bollard::models::ContainerWaitResponse;
-use bollard::query_parameters::{LogsOptions, WaitContainerOptionsBuilder};
+use bollard::query_parameters::{KillContainerOptions, LogsOptions, WaitContainerOptionsBuilder};
 use futures_util::StreamExt as _;
-use tokio::sync::watch;
+use tokio::sync::{OnceCell, watch};
 use tokio::time::{sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::debug;
 
 use super::super::capture::Host;
 use super::super::workspace::Workspace;
-use super::super::{Exit, RuntimeError};
+use super::super::{Exit, RuntimeError, blocking};
 use super::engine::Engine;
 
 /// Between attempts while the engine does not answer.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
 /// What the shim had to say comes from the engine; it is only for the operator.
 const LOG_DEADLINE: Duration = Duration::from_secs(2);
+/// How long a container may take to be over once it is killed.
+const STOP_DEADLINE: Duration = Duration::from_secs(10);
 /// Lines of it that are asked for.
 const LOG_LINES: &str = "20";
 
@@ -30,6 +32,8 @@ pub(super) struct DockerHost {
     /// The engine's id: a later container of the same box has another.
     id: String,
     spool: Workspace,
+    /// The process of its shim, once it is known.
+    shim: OnceCell<i32>,
     ended: watch::Receiver<Option<Exit>>,
     _watch: AbortOnDropHandle<()>,
 }
@@ -38,7 +42,18 @@ impl DockerHost {
     pub(super) fn new(engine: Engine, id: String, spool: Workspace) -> Self {
         let (told, ended) = watch::channel(None);
         let watching = watch_container(engine.clone(), id.clone(), told);
-        Self { engine, id, spool, ended, _watch: AbortOnDropHandle::new(tokio::spawn(watching)) }
+        let watch = AbortOnDropHandle::new(tokio::spawn(watching));
+        Self { engine, id, spool, shim: OnceCell::new(), ended, _watch: watch }
+    }
+
+    /// Asks the engine for its shim's process. The engine may count in another namespace than this gateway sees: the
+    /// number is taken when the process that has it here is in that container's control group.
+    async fn find_shim(&self) -> Result<i32, ()> {
+        let details = self.engine.call(self.engine.docker.inspect_container(&self.id, None)).await.map_err(drop)?;
+        let id = details.id.filter(|id| !id.is_empty()).ok_or(())?;
+        let pid = details.state.and_then(|state| state.pid).and_then(|pid| i32::try_from(pid).ok()).ok_or(())?;
+        let read = blocking(move || std::fs::read_to_string(format!("/proc/{pid}/cgroup"))).await.flatten();
+        if read.is_ok_and(|groups| groups.contains(&id)) { Ok(pid) } else { Err(()) }
     }
 }
 
@@ -50,6 +65,22 @@ impl Host for DockerHost {
         match exit {
             Ok(exit) => exit,
             Err(_) => std::future::pending().await,
+        }
+    }
+
+    async fn shim(&self) -> Option<i32> {
+        self.shim.get_or_try_init(|| self.find_shim()).await.ok().copied()
+    }
+
+    async fn stop(&self) -> Result<(), RuntimeError> {
+        let killed = self.engine.call(self.engine.docker.kill_container(&self.id, None::<KillContainerOptions>)).await;
+        if matches!(killed, Err(RuntimeError::Unreachable(_))) {
+            return killed;
+        }
+        // One that does not run can't be killed either.
+        match timeout(STOP_DEADLINE, self.ended()).await {
+            Ok(_) => Ok(()),
+            Err(_) => killed.and(Err(RuntimeError::NotStopped)),
         }
     }
 

@@ -132,6 +132,14 @@ impl Host for ProcessHost {
         Exit::default()
     }
 
+    async fn shim(&self) -> Option<i32> {
+        Some(self.note.pid)
+    }
+
+    async fn stop(&self) -> Result<(), RuntimeError> {
+        end(&self.note).await
+    }
+
     async fn remove(&self) -> Result<(), RuntimeError> {
         end(&self.note).await?;
         forget(&self.file, &self.spool).await
@@ -141,7 +149,7 @@ impl Host for ProcessHost {
 /// Ends a shim and all that it started. Of one that is gone: what it may have left.
 pub(super) async fn end(note: &Note) -> Result<(), RuntimeError> {
     let note = note.clone();
-    blocking(move || {
+    let ended = blocking(move || {
         if let Some(handle) = note.handle()? {
             let _ = pidfd_send_signal(&handle, Signal::TERM); // It kills its own and ends.
             let give_up_at = Instant::now() + END_DEADLINE;
@@ -151,12 +159,9 @@ pub(super) async fn end(note: &Note) -> Result<(), RuntimeError> {
             let _ = pidfd_send_signal(&handle, Signal::KILL);
         }
         let mark = variable(MARK, note.spool.as_bytes());
-        scan::kill_where(|seen| seen.environment_has(|variable| variable == mark));
-        Ok(())
-    })
-    .await
-    .flatten()
-    .map_err(RuntimeError::Workspace)
+        Ok(scan::kill_where(|seen| seen.environment_has(|variable| variable == mark)))
+    });
+    if ended.await.flatten().map_err(RuntimeError::Workspace)? { Ok(()) } else { Err(RuntimeError::NotStopped) }
 }
 
 /// Erases what an ended shim kept.

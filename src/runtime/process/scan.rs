@@ -45,27 +45,30 @@ pub(super) fn processes() -> io::Result<impl Iterator<Item = Seen>> {
     Ok(pids.filter(move |pid| *pid != own).filter_map(Seen::look_at))
 }
 
-/// Kills every process that `matches`, and what those start meanwhile; gives how many were killed.
-/// Blocks until they are gone, for about a second at most.
-pub(super) fn kill_where(matches: impl Fn(&Seen) -> bool) -> usize {
-    let mut killed = 0;
+/// Kills every process that `matches`, and what those start meanwhile. Blocks until they are gone, for about a second
+/// at most; `false`: not all of them are.
+pub(super) fn kill_where(matches: impl Fn(&Seen) -> bool) -> bool {
     for _ in 0..ROUNDS {
-        let Ok(processes) = processes() else { break };
+        let Ok(processes) = processes() else { return false };
         let round: Vec<RawPid> = processes.filter(|seen| matches(seen)).map(|seen| seen.pid).collect();
         if round.is_empty() {
-            break;
+            return true;
         }
-        killed += round.into_iter().filter(|pid| kill_if(*pid, &matches)).count();
+        for pid in round {
+            kill_if(pid, &matches);
+        }
         thread::sleep(BETWEEN_ROUNDS);
     }
-    killed
+    false
 }
 
 /// Kills the process `pid` if it still is one that `matches`: the handle is taken first, so that the
 /// signal can't hit a newcomer that was given the same number.
-fn kill_if(pid: RawPid, matches: impl Fn(&Seen) -> bool) -> bool {
+fn kill_if(pid: RawPid, matches: impl Fn(&Seen) -> bool) {
     let handle = Pid::from_raw(pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
-    handle.is_some_and(|handle| {
-        Seen::look_at(pid).is_some_and(|seen| matches(&seen)) && pidfd_send_signal(&handle, Signal::KILL).is_ok()
-    })
+    if let Some(handle) = handle
+        && Seen::look_at(pid).is_some_and(|seen| matches(&seen))
+    {
+        let _ = pidfd_send_signal(&handle, Signal::KILL); // It may be gone.
+    }
 }

@@ -1,5 +1,10 @@
 use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::net::UnixListener;
 use std::time::{Duration, Instant};
+
+use streamgate_shim::control::{Message, Outcome, Request, SOCKET};
+use streamgate_shim::record::{Body, Exit as RecordedExit, Record};
 
 use super::super::{Exit, Line, LineText, Output};
 use super::*;
@@ -295,6 +300,49 @@ async fn what_an_agent_does_to_its_spool_is_seen() {
         assert!(exit.damaged.is_some(), "{damage}: {exit:?}");
         again.process.remove().await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn an_end_that_an_agent_writes_into_its_spool_is_passed_on_only_when_nothing_of_it_runs() {
+    let (_data_dir, runtime) = runtime();
+    let script = "echo $$; read l; for f in ../../spools/spool_*/*.seg; do cat forged >> $f; done; exec sleep 1000";
+    let mut agent = start(&runtime, script).await;
+    let pid = line(&mut agent).await;
+    let mut forged = Vec::new();
+    let end = RecordedExit { run: 1, code: Some(0), oom: false, stderr_tail: String::new() };
+    Record { number: 2, body: Body::Exit(end) }.encode_into(&mut forged);
+    fs::write(runtime.workspaces.get(agent.container_id).path().join("forged"), forged).unwrap();
+    agent.process.write("go", "go\n", DEADLINE).await.unwrap();
+    assert_eq!(finish(&mut agent).await.1.code, Some(0));
+    assert!(!lives(&pid), "the agent works on after its end");
+}
+
+/// Says yes to everything.
+fn answer_ok(listener: &UnixListener) {
+    for stream in listener.incoming().flatten() {
+        let mut answers = stream.try_clone().unwrap();
+        for line in BufReader::new(stream).lines().map_while(Result::ok) {
+            let tag = serde_json::from_str::<Request>(&line).unwrap().tag;
+            let answer = Message::Reply { tag, outcome: Outcome::Ok(None) };
+            let _ = writeln!(answers, "{}", serde_json::to_string(&answer).unwrap());
+        }
+    }
+}
+
+#[tokio::test]
+async fn whoever_answers_in_the_shims_place_is_not_believed() {
+    let (_data_dir, runtime) = runtime();
+    let spec = spec(&["/bin/sh", "-c", "echo $$; exec sleep 1000"]);
+    let mut agent = runtime.start(&spec).await.unwrap();
+    let (pid, spool) = (line(&mut agent).await, agent.spool);
+    drop(agent);
+    let socket = runtime.spools.get(spool).path().join(SOCKET);
+    fs::remove_file(&socket).unwrap();
+    let listener = UnixListener::bind(&socket).unwrap();
+    std::thread::spawn(move || answer_ok(&listener));
+    let again = runtime.adopt(&spec, spool, Epoch(2), 0).await.unwrap().unwrap();
+    again.process.kill().await.unwrap();
+    assert!(!lives(&pid), "a kill was confirmed by somebody else");
 }
 
 /// Whether a spool holds a segment that is no file, or an empty one.

@@ -1,0 +1,101 @@
+//! Boxes of which a gateway can't tell who answers in them, as when it runs in a container of its own: only their
+//! host is believed.
+
+use std::fs;
+use std::path::Path;
+
+use streamgate_shim::control::{Message, Outcome, Request, SOCKET};
+use streamgate_shim::record::{Exit as RecordedExit, segment_name};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::UnixListener;
+
+use super::*;
+
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// A box that can be stopped, or can't.
+struct Opaque {
+    stops: bool,
+    stopped: watch::Sender<bool>,
+}
+
+#[async_trait]
+impl Host for Opaque {
+    async fn ended(&self) -> Exit {
+        let _ = self.stopped.subscribe().wait_for(|stopped| *stopped).await; // We hold its other end.
+        Exit::default()
+    }
+
+    async fn shim(&self) -> Option<i32> {
+        None
+    }
+
+    async fn stop(&self) -> Result<(), RuntimeError> {
+        if !self.stops {
+            return Err(RuntimeError::NotStopped);
+        }
+        self.stopped.send_replace(true);
+        Ok(())
+    }
+
+    async fn remove(&self) -> Result<(), RuntimeError> {
+        self.stop().await
+    }
+}
+
+/// Somebody who says yes to everything, in the shim's place.
+fn answer_ok(directory: &Path) {
+    let listener = UnixListener::bind(directory.join(SOCKET)).unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let (reader, mut writer) = stream.into_split();
+            let mut lines = BufReader::new(reader).lines();
+            while let Ok(Some(line)) = lines.next_line().await {
+                let tag = serde_json::from_str::<Request>(&line).unwrap().tag;
+                let mut answer = serde_json::to_vec(&Message::Reply { tag, outcome: Outcome::Ok(None) }).unwrap();
+                answer.push(b'\n');
+                let _ = writer.write_all(&answer).await;
+            }
+        }
+    });
+}
+
+fn adopted(directory: &Path, host: &Arc<Opaque>) -> Captured {
+    answer_ok(directory);
+    let place = Place { directory: directory.to_owned(), host: Arc::clone(host) as _, line_bytes: 1_000, launch: None };
+    adopt(place, true, Epoch(1), 0).unwrap().unwrap()
+}
+
+fn host(stops: bool) -> Arc<Opaque> {
+    Arc::new(Opaque { stops, stopped: watch::Sender::new(false) })
+}
+
+#[tokio::test]
+async fn a_kill_that_somebody_confirms_is_carried_out_by_the_host() {
+    let directory = tempfile::tempdir().unwrap();
+    let host = host(true);
+    let (_output, process) = adopted(directory.path(), &host);
+    process.kill().await.unwrap();
+    assert!(*host.stopped.borrow());
+}
+
+#[tokio::test]
+async fn an_end_in_the_spool_is_passed_on_and_the_agent_is_gone_only_if_its_host_says_so() {
+    for stops in [true, false] {
+        let directory = tempfile::tempdir().unwrap();
+        let end = RecordedExit { run: 1, code: Some(3), oom: false, stderr_tail: String::new() };
+        let mut record = Vec::new();
+        Record { number: 1, body: Body::Exit(end) }.encode_into(&mut record);
+        fs::write(directory.path().join(segment_name(1)), record).unwrap();
+        let host = host(stops);
+        let (mut output, process) = adopted(directory.path(), &host);
+        let exit = tokio::time::timeout(DEADLINE, output.recv()).await.unwrap();
+        assert!(matches!(exit, Some(Output::Exit(Exit { code: Some(3), .. }))), "{exit:?}");
+        assert_eq!((*host.stopped.borrow(), process.kill().await.is_ok()), (stops, stops));
+        if stops {
+            tokio::time::timeout(DEADLINE, process.gone()).await.unwrap();
+        } else {
+            assert!(output.try_recv().is_err_and(|error| error == mpsc::error::TryRecvError::Empty), "one end");
+        }
+    }
+}

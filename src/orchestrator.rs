@@ -506,7 +506,7 @@ impl Orchestrator {
     fn check_budget(&self, profile: &ProfileId, options: &TaskOptions) -> Result<(), Refusal> {
         let Some(profile) = self.parts.profiles.get(profile) else { return Ok(()) };
         let budget = options.max_budget_usd.is_some() || profile.max_budget_usd > 0.0;
-        if budget && !profile.can_budget(options.model.as_deref()) {
+        if budget && !profile.can_budget() {
             return Err(Refusal::NoPrice);
         }
         Ok(())

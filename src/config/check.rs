@@ -188,7 +188,7 @@ impl Config {
             let why = "not an amount";
             return Err(bad(&key("max_budget_usd"), profile.max_budget_usd, why, "set it to 0 or more US dollars"));
         }
-        if profile.max_budget_usd > 0.0 && !profile.can_budget(None) {
+        if profile.max_budget_usd > 0.0 && !profile.can_budget() {
             return Err(bad(
                 &key("max_budget_usd"),
                 profile.max_budget_usd,

@@ -207,10 +207,9 @@ impl ProfileConfig {
         named.map(|(_, price)| price).or_else(|| self.prices.get("*"))
     }
 
-    /// Whether a budget can be kept to: whatever it is spent on has a price. The model that a task names does not
-    /// matter: its agent asks for whichever it likes. Agents that don't reach a model through the gateway say
+    /// Whether a budget can be kept to: whatever it is spent on has a price, for an agent asks for whichever model it likes. Agents that don't reach a model through the gateway say
     /// themselves what they cost.
-    pub fn can_budget(&self, _model: Option<&str>) -> bool {
+    pub fn can_budget(&self) -> bool {
         self.model_api.kind == ModelApiKind::None || self.prices.contains_key("*")
     }
 

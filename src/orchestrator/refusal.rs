@@ -96,7 +96,7 @@ impl From<Refusal> for ErrorFrame {
             }
             Refusal::NoPrice => ErrorFrame::invalid_field(
                 "max_budget_usd",
-                "can't be kept to: the profile has no price for this model; leave it out, or name a model with a price",
+                "can't be kept to: the profile has no price for any model (`\"*\"`), and its agent may ask for any; leave it out, or have the price added",
             ),
             Refusal::NotYours => {
                 new(ErrorCode::Forbidden, "this is another user's; you may read, cancel and end it, not speak in it")

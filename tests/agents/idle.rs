@@ -15,8 +15,8 @@ crate::with_each_agent!(
 );
 
 /// A world whose containers stop at once when they have nothing to do.
-async fn world(agent: Agent, change: impl FnOnce(&mut toml::Table)) -> World {
-    World::with(agent, change, &[("STREAMGATE_RUNTIME__IDLE_STOP_SECONDS", "1")]).await
+async fn world(agent: Agent) -> World {
+    World::with(agent, |_| (), &[("STREAMGATE_RUNTIME__IDLE_STOP_SECONDS", "1")]).await
 }
 
 fn is_hidden(entry: &std::fs::DirEntry) -> bool {
@@ -34,7 +34,7 @@ async fn is_told_of_sesame(world: &World, requests: usize) -> bool {
 }
 
 async fn a_turn_after_the_container_was_stopped_remembers_the_one_before(agent: Agent) {
-    let world = world(agent, |_| ()).await;
+    let world = world(agent).await;
     let mut client = world.client().await;
     let session = Session::start(&mut client).await;
     session.turn(&mut client, "Sesame is the word.\nSH: echo kept >kept.txt\nTEXT: noted").await;
@@ -48,7 +48,9 @@ async fn a_turn_after_the_container_was_stopped_remembers_the_one_before(agent: 
 /// What it remembers it says to the gateway first, and goes on with that while it takes a prompt already.
 #[tokio::test(flavor = "multi_thread")]
 async fn gemini_cli_remembers_each_time_and_what_it_repeats_is_not_told_as_new() {
-    let world = world(GEMINI, |profile| drop(profile.insert("permissions".to_owned(), "ask".into()))).await;
+    let change = |profile: &mut toml::Table| drop(profile.insert("permissions".to_owned(), "ask".into()));
+    // Not between two of these turns, however slow the machine is: see below.
+    let world = World::with(GEMINI, change, &[("STREAMGATE_RUNTIME__IDLE_STOP_SECONDS", "15")]).await;
     let mut client = world.client().await;
     let session = Session::start(&mut client).await;
     let began = Instant::now();
@@ -69,7 +71,7 @@ async fn gemini_cli_remembers_each_time_and_what_it_repeats_is_not_told_as_new()
 
 /// It is told who it is again, and the workspace is as it was.
 async fn a_conversation_whose_files_are_lost_begins_anew(agent: Agent) {
-    let world = world(agent, |_| ()).await;
+    let world = world(agent).await;
     let mut client = world.client().await;
     let session = Session::start(&mut client).await;
     session.turn(&mut client, "Sesame is the word.\nSH: echo kept >kept.txt\nTEXT: noted").await;

@@ -3,7 +3,8 @@
 //! Defaults < `--config FILE` (TOML) < `STREAMGATE_…` environment (`__` nests). Used by `main`, which
 //! loads and checks, and by `app`, which hands each part its own section. `config::load` reads,
 //! `config::check` refuses what can't work together, `config::effective` says what empty keys stand
-//! for and prints without secrets, `config::model_api` is what agents may reach, `config::open_files` fits `limits.connections` to the machine.
+//! for and prints without secrets, `config::model_api` is what agents may reach, `config::open_files` fits `limits.connections` to the machine,
+//! `config::programs` looks for the agents' programs on it.
 //! `config/streamgate.toml` shows all keys; a test keeps it equal to these defaults.
 
 mod check;
@@ -11,6 +12,7 @@ mod effective;
 mod load;
 mod model_api;
 mod open_files;
+mod programs;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -31,7 +33,7 @@ pub struct Config {
     pub public_url: String,
     /// Where the gateway keeps what is its own: SQLite, workspaces, the first token.
     pub data_dir: PathBuf,
-    /// The profile of who names none.
+    /// The profile of who names none; the only one there is need not be named.
     pub default_profile: String,
     /// Seconds to hand over after SIGTERM.
     pub drain_seconds: u64,

@@ -137,6 +137,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
 
 fn serve(mut config: Config) -> anyhow::Result<ExitCode> {
     config.check()?;
+    config.find_programs()?;
     let _logging = start_logging(&config.log);
     if let Some(warning) = config.fit_open_files()? {
         tracing::warn!("{warning}");
@@ -147,6 +148,7 @@ fn serve(mut config: Config) -> anyhow::Result<ExitCode> {
 
 fn check(mut config: Config) -> anyhow::Result<ExitCode> {
     config.check()?;
+    config.find_programs()?;
     match config.fit_open_files()? {
         None => print("the configuration is good\n"),
         Some(warning) => print(&format!("the configuration is good, but {warning}\n")),

@@ -69,6 +69,11 @@ fn config_check_says_whether_a_gateway_can_run() {
     let (code, stdout, _) = output(command.env("STREAMGATE_LIMITS__CONNECTIONS", "100"));
     assert_eq!((code, stdout.as_str()), (Some(0), "the configuration is good\n"));
     fails(
+        streamgate(&["config", "check"]).env("STREAMGATE_PROFILES__MINE__COMMAND", "no-such-program"),
+        "`profiles.mine.command` is `no-such-program`, a program that is not in the PATH",
+        "install it, or write its absolute path",
+    );
+    fails(
         streamgate(&["config", "check"]).env("STREAMGATE_LISTEN", "0.0.0.0:8080"),
         "`listen` is `0.0.0.0:8080`, beyond this machine",
         "set runtime.process.trusted = true if you trust every user",
@@ -199,7 +204,7 @@ async fn a_turn_streams_words_to_stdout_and_all_else_to_stderr() {
     let tool = json!({ "type": "task:tool_use", "seq": 3, "tool": "Bash", "input": { "command": "ls" } });
     let result = json!({ "type": "task:tool_result", "seq": 4, "tool": "Bash", "output": "a\nb\n" });
     let turn = json!({ "type": "turn.done", "seq": 6, "result_text": "You said: hi", "input_tokens": 3,
-        "output_tokens": 4, "cost_usd": 0.5 });
+        "output_tokens": 4, "cost_usd": 0.5, "cost_known": true });
     client.send(&[ready(&submit), token(1, "You "), token(2, "said:"), tool, result, token(5, "hi"), turn]).await;
     client.send(&[done(7, "completed")]).await;
     let (code, stdout, stderr) = finished(chat).await;

@@ -362,9 +362,17 @@ impl Conversation {
             }
         }
         let count = |field: &str| turn.get(field).and_then(Value::as_u64).unwrap_or_default();
-        let cost = turn.get("cost_usd").and_then(Value::as_f64).unwrap_or_default();
+        let cost = cost(turn);
         let (read, written) = (count("input_tokens"), count("output_tokens"));
-        self.screen.note(&format!("[{read} tokens in, {written} out, ${cost:.4}]"))
+        self.screen.note(&format!("[{read} tokens in, {written} out, {cost}]"))
+    }
+}
+
+/// What a turn cost, if its agent or its model's prices say.
+fn cost(turn: &Map<String, Value>) -> String {
+    match (turn.get("cost_known"), turn.get("cost_usd").and_then(Value::as_f64)) {
+        (Some(Value::Bool(false)), _) | (_, None) => "cost unknown".to_owned(),
+        (_, Some(cost)) => format!("${cost:.4}"),
     }
 }
 

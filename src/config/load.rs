@@ -66,14 +66,21 @@ impl Config {
         if file.table.get("profiles").is_none_or(|profiles| profiles.get("demo").is_some()) {
             figment = figment.merge(Serialized::default("profiles.demo", ProfileConfig::demo()));
         }
-        figment.merge(&file).merge(&environment).extract().map_err(|error| explain(&error, &file, &environment))
+        let mut config: Self =
+            figment.merge(&file).merge(&environment).extract().map_err(|error| explain(&error, &file, &environment))?;
+        // The only agent there is need not be named.
+        let is_named = [&file, &environment].iter().any(|layer| layer.table.contains_key("default_profile"));
+        if let (false, 1, Some(only)) = (is_named, config.profiles.len(), config.profiles.keys().next()) {
+            config.default_profile.clone_from(only);
+        }
+        Ok(config)
     }
 }
 
 /// Settings from one place.
 #[derive(Default)]
 struct Layer {
-    /// Where they are from, for people; empty for the environment, whose keys have names of their own.
+    /// Where they are from, for people; empty for the environment, whose keys have variables.
     name: String,
     table: Table,
     /// The variable of each key that came from one.
@@ -240,10 +247,11 @@ fn explain(error: &figment::Error, file: &Layer, environment: &Layer) -> ConfigE
         path.push(field.clone());
     }
     let key = path.join(".");
-    let layer = if environment.value(&path).is_some() { environment } else { file };
-    let place = match environment.variables.get(&path) {
-        Some(variable) => format!("`{variable}`"),
-        None => layer.name.clone(),
+    // A section that is wrong as a whole is known by the first variable that sets a part of it.
+    let variable = environment.variables.iter().find(|(key, _)| key.starts_with(&path));
+    let (layer, place) = match variable.filter(|_| !path.is_empty()) {
+        Some((_, variable)) => (environment, format!("`{variable}`")),
+        None => (file, file.name.clone()),
     };
     if let Kind::UnknownField(_, known) = &error.kind {
         return ConfigError::new(
@@ -369,6 +377,11 @@ mod tests {
         let config = load("[profiles.mine]\ncommand = ['mine']", &[]).unwrap();
         assert_eq!(config.profiles.keys().collect::<Vec<_>>(), ["mine"]);
         assert_eq!(config.profiles["mine"].pids, 256);
+        assert_eq!(config.default_profile, "mine", "the only one need not be named");
+        let config = load("default_profile = 'other'\n[profiles.mine]\ncommand = ['mine']", &[]).unwrap();
+        assert_eq!(config.default_profile, "other", "what is named is not second-guessed");
+        let config = load("[profiles.mine]\ncommand = ['mine']\n[profiles.demo]", &[]).unwrap();
+        assert_eq!(config.default_profile, "demo");
         let config = load("[profiles.demo]\nimage = 'mine'", &[]).unwrap();
         assert_eq!(config.profiles["demo"], ProfileConfig { image: "mine".to_owned(), ..ProfileConfig::demo() });
     }
@@ -380,6 +393,11 @@ mod tests {
             ("[admin]\nport = 1", None, "unknown key `admin.port` in `FILE` — remove it, or use one of: listen"),
             ("[profiles.a]\nx = 1", None, "unknown key `profiles.a.x` in `FILE` — "),
             ("", Some("STREAMGATE_LISEN"), "unknown key `lisen` in `STREAMGATE_LISEN` — remove it"),
+            (
+                "",
+                Some("STREAMGATE_LIMIT__CONNECTIONS"),
+                "unknown key `limit` in `STREAMGATE_LIMIT__CONNECTIONS` — remove it, or use one of: listen, ",
+            ),
             ("", Some("STREAMGATE_LIMITS__PING"), "unknown key `limits.ping` in `STREAMGATE_LIMITS__PING` — "),
             ("[limits]\nx = 1", Some("STREAMGATE_LIMITS__PINGS"), "unknown key `limits."),
         ] {

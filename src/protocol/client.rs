@@ -435,7 +435,7 @@ impl<'a> Fields<'a> {
 
     /// A profile id, if present.
     pub fn optional_profile(&mut self, field: &str) -> Option<ProfileId> {
-        let missing = ErrorFrame::new(ErrorCode::NotFound, "no such profile; `GET /v1/profiles` lists them");
+        let missing = ErrorFrame::new(ErrorCode::NotFound, "no such profile; `GET /v1/profiles` lists those there are");
         self.optional_id(field, ProfileId::parse, missing)
     }
 

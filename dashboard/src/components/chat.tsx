@@ -43,7 +43,9 @@ function Bar({ onMenu }: { onMenu: () => void }) {
       {id !== null && <>
         {usage && usage.output_tokens > 0 && !sizes.phone.value &&
           <span class="usage" title="Used by this session: tokens read and written, cost">
-            {count(usage.input_tokens + usage.output_tokens)} tokens · {dollars(usage.cost_usd)}
+            {count(usage.input_tokens + usage.output_tokens)} tokens
+            {/* Nothing may be free, or not known. */}
+            {usage.cost_usd > 0 && <> · {dollars(usage.cost_usd)}</>}
           </span>}
         <IconButton icon="files" label="Files" pressed={filesShown.value} onClick={() => { filesShown.value = !filesShown.value; }} />
         <IconButton icon="trash" label="Delete session" onClick={() => setDialog("delete")} />
@@ -104,16 +106,16 @@ function Open() {
   const scroller = useRef<HTMLDivElement>(null);
   const content = useRef<HTMLDivElement>(null);
   const [behind, setBehind] = useState(false);
-  const sticks = useRef(true);
-  useFollowingTheEnd(scroller, content, sticks);
+  const end = useRef<End>({ sticks: true, top: 0 });
+  useFollowingTheEnd(scroller, content, end);
   useAnnouncements();
   const sent = pending.value;
   useLayoutEffect(() => {
     if (sent.length > 0) toEnd();
   }, [sent.length]);
   function toEnd(): void {
-    sticks.current = true;
-    scroller.current?.scrollTo({ top: scroller.current.scrollHeight });
+    end.current.sticks = true;
+    follow(scroller.current, end.current);
   }
   // With nothing before it, it is as good as begun.
   const next = activeTurn(conversation.value) ? null : queue[0] ?? null;
@@ -124,13 +126,16 @@ function Open() {
       <CatchingUp />
       <div class="scroller" ref={scroller} onClick={(event) => {
         // Who unfolds something wants to see that, not the end.
-        if ((event.target as Element).closest("summary")) sticks.current = false;
+        if ((event.target as Element).closest("summary")) end.current.sticks = false;
         copyCode(event);
       }} onScroll={() => {
         const box = scroller.current;
         if (!box) return;
-        sticks.current = box.scrollHeight - box.scrollTop - box.clientHeight < 40;
-        setBehind(!sticks.current);
+        // Only who goes up leaves the end: an image may have moved it away before this is heard.
+        if (box.scrollHeight - box.scrollTop - box.clientHeight < 40) end.current.sticks = true;
+        else if (box.scrollTop < end.current.top) end.current.sticks = false;
+        end.current.top = box.scrollTop;
+        setBehind(!end.current.sticks);
       }}>
         <div class="conversation" ref={content}>
           {after > 0 && <p class="earlier">
@@ -164,18 +169,27 @@ const CLOSED: Record<string, string> = {
   no_container: "This session ended: there was no container for it",
 };
 
+/** Whether the reader is at the end, and how far down that was. */
+interface End {
+  sticks: boolean;
+  top: number;
+}
+
+function follow(scroller: HTMLElement | null, end: End): void {
+  if (!end.sticks || !scroller) return;
+  scroller.scrollTop = scroller.scrollHeight;
+  end.top = scroller.scrollTop;
+}
+
 /** Keeps the end in view while the reader is there. */
 function useFollowingTheEnd(
-  scroller: { current: HTMLElement | null }, content: { current: HTMLElement | null }, sticks: { current: boolean },
+  scroller: { current: HTMLElement | null }, content: { current: HTMLElement | null }, end: { current: End },
 ): void {
   const id = sessionId.value;
-  useLayoutEffect(() => { sticks.current = true; }, [id]);
+  useLayoutEffect(() => { end.current.sticks = true; }, [id]);
   useLayoutEffect(() => {
     if (!scroller.current || !content.current) return;
-    const toEnd = () => {
-      if (sticks.current && scroller.current) scroller.current.scrollTop = scroller.current.scrollHeight;
-    };
-    const observer = new ResizeObserver(toEnd);
+    const observer = new ResizeObserver(() => follow(scroller.current, end.current));
     observer.observe(content.current);
     observer.observe(scroller.current);
     return () => observer.disconnect();

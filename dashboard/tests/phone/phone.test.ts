@@ -30,3 +30,27 @@ test("everything has its place on a phone", async ({ dashboard, page }) => {
   await page.getByRole("button", { name: "Close files" }).tap();
   await expect(dashboard.field).toBeVisible();
 });
+
+test("a reload shows the end, however quickly images come; who goes up stays there", async ({ dashboard, page }) => {
+  await dashboard.ask("/tokens 300 0\n/image plot.png");
+  const gap = () => page.locator(".scroller").evaluate((box) => Math.round(box.scrollHeight - box.clientHeight - box.scrollTop));
+  const image = dashboard.answer.getByRole("img", { name: "plot.png" });
+  for (let round = 0; round < 6; round += 1) {
+    await page.reload();
+    await expect.poll(() => image.evaluate((element) => (element as HTMLImageElement).naturalWidth)).toBeGreaterThan(0);
+    await expect.poll(gap).toBeLessThan(2);
+  }
+  const latest = page.getByRole("button", { name: "Latest" });
+  const grow = (by: string) => page.locator(".conversation").evaluate((box, by) => { box.style.paddingBottom = by; }, by);
+  await page.locator(".scroller").evaluate((box) => { box.scrollTop -= 200; });
+  await expect(latest).toBeVisible();
+  await grow("300px");
+  await expect.poll(gap).toBeGreaterThan(400);
+  // As when an image loads between the move to the end and the word of it.
+  await latest.evaluate((button: HTMLElement) => {
+    button.click();
+    document.querySelector<HTMLElement>(".conversation")!.style.paddingBottom = "600px";
+  });
+  await expect(latest).toBeHidden();
+  await expect.poll(gap).toBeLessThan(2);
+});

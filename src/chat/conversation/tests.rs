@@ -183,3 +183,14 @@ fn an_answer_that_is_typed_while_catching_up_is_no_prompt() {
     conversation.say("so").unwrap();
     assert_eq!(sent(&mut conversation)[1]["type"], "task.answer");
 }
+
+#[test]
+fn a_cost_that_nobody_knows_is_not_nothing() {
+    for (turn, said) in [
+        (json!({ "cost_usd": 0.5, "cost_known": true }), "$0.5000"),
+        (json!({ "cost_usd": 0.0, "cost_known": true }), "$0.0000"),
+        (json!({ "cost_usd": 0.0, "cost_known": false }), "cost unknown"),
+    ] {
+        assert_eq!(cost(turn.as_object().unwrap()), said);
+    }
+}

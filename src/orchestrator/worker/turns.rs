@@ -209,7 +209,9 @@ impl Worker {
         error!(session.id = %self.session.id(), %error, "No agent for session `{}`: {error}", self.session.id());
         let why = match &error {
             PoolError::NoCapacity => "all places are taken",
-            PoolError::Start(_) | PoolError::UnknownProfile(_) | PoolError::Closed => "it did not start",
+            PoolError::Start(_) | PoolError::UnknownProfile(_) | PoolError::Closed => {
+                "it did not start; the gateway's log says why"
+            }
         };
         if let Some((task, _)) = self.starting.take() {
             self.fail_without_run(task.id, task.mode, format!("no container to be had: {why}"), true).await?;

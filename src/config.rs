@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 
 pub use load::{ConfigError, process_environment};
 pub use model_api::{ModelApiConfig, ModelApiKind, ModelKey, PriceConfig};
+pub(crate) use programs::search_path;
 
 /// All settings.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -162,7 +162,10 @@ impl Layer {
 
     fn value(&self, path: &[String]) -> Option<&Value> {
         let (first, rest) = path.split_first()?;
-        rest.iter().try_fold(self.table.get(first)?, |value, key| value.get(key))
+        rest.iter().try_fold(self.table.get(first)?, |value, key| match value {
+            Value::Array(list) => list.get(key.parse::<usize>().ok()?),
+            value => value.get(key),
+        })
     }
 }
 
@@ -247,8 +250,9 @@ fn explain(error: &figment::Error, file: &Layer, environment: &Layer) -> ConfigE
         path.push(field.clone());
     }
     let key = path.join(".");
-    // A section that is wrong as a whole is known by the first variable that sets a part of it.
-    let variable = environment.variables.iter().find(|(key, _)| key.starts_with(&path));
+    // A section that is wrong as a whole is known by the first variable that sets a part of it, a list's entry by
+    // the list's.
+    let variable = environment.variables.iter().find(|(key, _)| key.starts_with(&path) || path.starts_with(key));
     let (layer, place) = match variable.filter(|_| !path.is_empty()) {
         Some((_, variable)) => (environment, format!("`{variable}`")),
         None => (file, file.name.clone()),
@@ -431,6 +435,11 @@ mod tests {
             (
                 load("[runtime.process]\ntrusted = 'yes'", &[]),
                 "`runtime.process.trusted` can't be \"yes\" (in `FILE`) — set it to true or false",
+            ),
+            (
+                env("STREAMGATE_AUTH__ALLOWED_ORIGINS", "[1]"),
+                "`auth.allowed_origins.0` can't be 1 (in `STREAMGATE_AUTH__ALLOWED_ORIGINS`) — set it to a text in \
+                 quotes",
             ),
             (
                 env("STREAMGATE_DATABASE", "x"),

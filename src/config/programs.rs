@@ -1,11 +1,12 @@
 //! Whether the agents' programs are there, under the process runtime, which starts them on this machine.
 
-use std::ffi::OsString;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use super::check::bad;
 use super::{Config, ConfigError, ProfileConfig, RuntimeKind};
+
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 impl Config {
     /// The first profile whose program is not there. Asks the file system, unlike [`Config::check`].
@@ -31,13 +32,17 @@ impl ProfileConfig {
                 Err(bad(&key, program, "not a program that can be run", "check the path, and `chmod +x` it"))
             };
         }
-        // As the process runtime starts it.
-        let path = self.env.get("PATH").map(OsString::from).or_else(|| std::env::var_os("PATH"));
-        if path.is_none_or(|path| std::env::split_paths(&path).any(|dir| is_executable(&dir.join(program)))) {
+        let path = self.env.get("PATH").cloned().unwrap_or_else(search_path);
+        if std::env::split_paths(&path).any(|dir| is_executable(&dir.join(program))) {
             return Ok(());
         }
         Err(bad(&key, program, "a program that is not in the PATH", "install it, or write its absolute path"))
     }
+}
+
+/// Where agents' programs are looked for, unless a profile's environment says.
+pub(crate) fn search_path() -> String {
+    std::env::var("PATH").unwrap_or_else(|_| DEFAULT_PATH.to_owned())
 }
 
 fn is_executable(file: &Path) -> bool {

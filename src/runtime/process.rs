@@ -22,12 +22,12 @@ use self::host::{Note, ProcessHost};
 use super::capture::{self, Captured, Launch, Place};
 use super::workspace::{Workspace, Workspaces};
 use super::{Agent, AgentSpec, FoundBox, Runtime, RuntimeError, container_name, is_exhausted, shim};
+use crate::config::search_path;
 use crate::domain::{ContainerId, Epoch, SpoolId};
 use crate::proxy::place::{self, Places};
 
 /// Marks an agent and all that it starts, so that it is found even when its shim is gone.
 const MARK: &str = "STREAMGATE_AGENT";
-const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// How long a shim goes on without a gateway, in seconds.
 const LINGER: &str = "3600";
 
@@ -81,10 +81,9 @@ impl ProcessRuntime {
         };
         let program = if program == "streamgate" { self.own_program.display().to_string() } else { program.clone() };
         // Never the gateway's own environment: it holds secrets.
-        let path = std::env::var("PATH").unwrap_or_else(|_| DEFAULT_PATH.to_owned());
         let home = home.display().to_string();
         let fixed = |name: &str, value: String| (name.to_owned(), value);
-        let mut env = vec![fixed("PATH", path), fixed("LANG", "C.UTF-8".to_owned())];
+        let mut env = vec![fixed("PATH", search_path()), fixed("LANG", "C.UTF-8".to_owned())];
         env.extend(spec.profile.env.iter().map(|(name, value)| (name.clone(), value.clone())));
         env.extend([fixed("HOME", home.clone()), fixed(MARK, spool.to_string())]);
         let socket = self.proxies.path(spec.container_id).join(place::SOCKET);

@@ -41,15 +41,15 @@ test("a reload shows the end, however quickly images come; who goes up stays the
     await expect.poll(gap).toBeLessThan(2);
   }
   const latest = page.getByRole("button", { name: "Latest" });
-  const grow = (by: string) => page.locator(".conversation").evaluate((box, by) => { box.style.paddingBottom = by; }, by);
   await page.locator(".scroller").evaluate((box) => { box.scrollTop -= 200; });
   await expect(latest).toBeVisible();
-  await grow("300px");
+  await page.locator(".conversation").evaluate((box: HTMLElement) => { box.style.minHeight = `${box.offsetHeight + 300}px`; });
   await expect.poll(gap).toBeGreaterThan(400);
   // As when an image loads between the move to the end and the word of it.
   await latest.evaluate((button: HTMLElement) => {
     button.click();
-    document.querySelector<HTMLElement>(".conversation")!.style.paddingBottom = "600px";
+    const box = document.querySelector<HTMLElement>(".conversation")!;
+    box.style.minHeight = `${box.offsetHeight + 300}px`;
   });
   await expect(latest).toBeHidden();
   await expect.poll(gap).toBeLessThan(2);

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{ConnectOptions as _, PgPool, Postgres, Sqlite, SqlitePool};
+use sqlx::{ConnectOptions as _, Connection as _, PgPool, Postgres, Sqlite, SqlitePool};
 
 /// How long one statement may take, waiting for its reply included.
 pub const STATEMENT_DEADLINE: Duration = Duration::from_secs(8);
@@ -215,7 +215,12 @@ impl Database {
             .foreign_keys(true)
             .busy_timeout(Duration::from_secs(5));
         let pool = |most| SqlitePoolOptions::new().max_connections(most).acquire_timeout(ACQUIRE_DEADLINE);
-        let writer = pool(1).connect_with(options.clone()).await?;
+        let writer = pool(1)
+            // When the disk is full, SQLite rolls back by itself; the library's own rollback then fails, and the
+            // connection would be in a transaction for ever.
+            .before_acquire(|connection, _| Box::pin(async { Ok(!connection.is_in_transaction()) }))
+            .connect_with(options.clone())
+            .await?;
         let readers = pool(4).connect_with(options).await?;
         Ok(Self::Sqlite { writer, readers })
     }
@@ -254,5 +259,31 @@ impl Database {
                 writer.close().await;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_disk_that_was_full_is_written_to_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let url = format!("sqlite:{}", directory.path().join("full.db").display());
+        let database = Database::connect(&url, 4).await.unwrap();
+        let mut transaction = database.begin().await.unwrap();
+        execute!(transaction.on(), "CREATE TABLE heap (text TEXT)").unwrap();
+        transaction.commit().await.unwrap();
+
+        let mut transaction = database.begin().await.unwrap();
+        execute!(transaction.on(), "PRAGMA max_page_count = 1").unwrap(); // As large as it is.
+        let much = "x".repeat(1 << 20);
+        let full = execute!(transaction.on(), "INSERT INTO heap VALUES ($1)", &much).unwrap_err();
+        assert!(full.to_string().contains("full"), "{full}");
+        drop(transaction);
+
+        let mut transaction = database.begin().await.unwrap();
+        execute!(transaction.on(), "INSERT INTO heap VALUES ($1)", &much).unwrap();
+        transaction.commit().await.unwrap();
     }
 }

@@ -24,7 +24,7 @@ use tracing::{error, info, warn};
 pub use effect::{Effect, IdempotencyKey, NewSession, NewTask, TaskEnd};
 pub use tail::{Tail, TailRead};
 
-use crate::database::{Database, DatabaseError, fetch_all};
+use crate::database::{Database, DatabaseError, On, fetch_all};
 use crate::domain::{Audience, Epoch, Seq, SessionId, Timestamp};
 use crate::metrics::{CommitFailure, Metrics};
 use crate::protocol::{FrameText, StoredEvent};
@@ -172,20 +172,32 @@ impl Journal {
         most: u32,
     ) -> Result<Vec<StoredEvent>, DatabaseError> {
         const PAGE_BYTES: i64 = 256 << 10;
-        // The sum runs over sizes only, so a page never loads more frames than it returns.
-        const PAGE: &str = "SELECT seq, audience, has_links, frame FROM (
+        // The sums run over sizes only, so a page never loads more frames than it returns. Postgres keeps long frames
+        // apart; SQLite would carry them along, and looks them up after.
+        const POSTGRES: &str = "SELECT seq, audience, has_links, frame FROM (
                 SELECT seq, audience, has_links, frame,
                        SUM(octet_length(frame)) OVER (ORDER BY seq) - octet_length(frame) AS bytes_before
                 FROM events WHERE session_id = $1 AND seq > $2 ORDER BY seq LIMIT $3
             ) AS page WHERE bytes_before < $4 ORDER BY seq";
+        const SQLITE: &str = "SELECT events.seq, audience, has_links, frame FROM (
+                SELECT seq, SUM(bytes) OVER (ORDER BY seq) - bytes AS bytes_before FROM (
+                    SELECT seq, octet_length(frame) AS bytes
+                    FROM events WHERE session_id = $1 AND seq > $2 ORDER BY seq LIMIT $3
+                )
+            ) AS page JOIN events ON events.session_id = $1 AND events.seq = page.seq
+            WHERE bytes_before < $4 ORDER BY events.seq";
         let database = self.database.clone();
         // A task of its own: a viewer that nobody polls must not hold a connection.
         let rows = AbortOnDropHandle::new(tokio::spawn(async move {
             let mut connection = database.read().await?;
+            let page = match connection.on() {
+                On::Postgres(_) => POSTGRES,
+                On::Sqlite(_) => SQLITE,
+            };
             fetch_all!(
                 connection.on(),
                 (i64, i16, bool, String),
-                PAGE,
+                page,
                 session.to_string(),
                 after.to_db(),
                 i64::from(most),

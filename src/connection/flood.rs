@@ -9,15 +9,20 @@ use tokio::time::Instant;
 
 use crate::config::LimitsConfig;
 
-/// A pause this long between two refusals starts the patience anew.
-const CALM: Duration = Duration::from_secs(1);
-
 /// Counts one connection's frames.
 pub(super) struct Flood {
     frames: DefaultDirectRateLimiter,
     patience: Duration,
-    /// When the refusals at hand began, and the last one.
-    refusing: Option<(Instant, Instant)>,
+    refusing: Option<Refusing>,
+}
+
+/// Frames are being refused, again and again.
+struct Refusing {
+    since: Instant,
+    /// When the last one that was refused may come again.
+    may_come: Instant,
+    /// Whether one came before it might, since one was taken last.
+    early: bool,
 }
 
 /// What to do with a frame.
@@ -41,17 +46,64 @@ impl Flood {
 
     /// One more frame.
     pub(super) fn frame(&mut self) -> Verdict {
-        let Err(early) = self.frames.check() else { return Verdict::Take };
-        let now = Instant::now();
-        let since = match self.refusing {
-            Some((since, last)) if now - last < CALM => since,
-            _ => now,
+        let Err(early) = self.frames.check() else {
+            // Who waits as long as they are told is patient, however often they are refused.
+            self.refusing = self.refusing.take().filter(|refusing| refusing.early);
+            if let Some(refusing) = &mut self.refusing {
+                refusing.early = false;
+            }
+            return Verdict::Take;
         };
-        self.refusing = Some((since, now));
-        if now - since >= self.patience {
-            Verdict::Close
-        } else {
-            Verdict::Refuse(early.wait_time_from(self.frames.clock().now()))
+        let now = Instant::now();
+        let wait = early.wait_time_from(self.frames.clock().now());
+        let (since, early) = match &self.refusing {
+            Some(refusing) => (refusing.since, refusing.early || now < refusing.may_come),
+            None => (now, false),
+        };
+        self.refusing = Some(Refusing { since, may_come: now + wait, early });
+        if now - since >= self.patience { Verdict::Close } else { Verdict::Refuse(wait) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn flood() -> Flood {
+        let mut limits = LimitsConfig::default();
+        (limits.frames_per_second, limits.frames_burst, limits.flood_seconds) = (100, 1, 1);
+        Flood::new(&limits)
+    }
+
+    #[test]
+    fn who_waits_as_long_as_they_are_told_is_never_closed() {
+        let (mut flood, mut refused) = (flood(), 0);
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_secs(2) {
+            match flood.frame() {
+                Verdict::Take => (),
+                Verdict::Refuse(wait) => {
+                    refused += 1;
+                    std::thread::sleep(wait + Duration::from_millis(1));
+                }
+                Verdict::Close => panic!("it did as it was told"),
+            }
         }
+        assert!(refused > 0);
+    }
+
+    #[test]
+    fn who_comes_again_at_once_is_closed_though_some_of_it_is_taken() {
+        let (mut flood, mut taken) = (flood(), 0);
+        let began = Instant::now();
+        loop {
+            match flood.frame() {
+                Verdict::Take => taken += 1,
+                Verdict::Refuse(_) => std::thread::sleep(Duration::from_millis(1)),
+                Verdict::Close => break,
+            }
+            assert!(began.elapsed() < Duration::from_mins(1), "it is closed");
+        }
+        assert!(taken > 1);
     }
 }

@@ -5,13 +5,15 @@
 //! credential; of a link that does not, a credential that came along may still read.
 
 use axum::Json;
-use axum::body::Bytes;
+use axum::body::{Body, Bytes};
 use axum::extract::{FromRequest, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use schemars::JsonSchema;
 use serde::Serialize;
+use tokio::io::AsyncReadExt as _;
+use tokio_util::io::ReaderStream;
 
 use super::path::FilePath;
 use super::query::Query;
@@ -76,17 +78,19 @@ pub(super) async fn read(
         gateway.orchestrator.readable_session(&who, id?).await?
     };
     let FilePath(path) = path?;
-    let bytes = match workspace(&gateway, &session) {
+    let file = match workspace(&gateway, &session) {
         Some(workspace) => {
-            workspace.read(&path, gateway.limits.file_bytes as u64).await.map_err(|cause| match cause {
+            workspace.open_file(&path, gateway.limits.file_bytes as u64).await.map_err(|cause| match cause {
                 WorkspaceError::NotAFile => file_not_found().into(),
                 cause => error(cause),
             })?
         }
         None => None,
     };
-    let bytes = bytes.ok_or_else(file_not_found)?;
-    Ok((served_as(&path), bytes).into_response())
+    let (file, size) = file.ok_or_else(file_not_found)?;
+    // Piece by piece, as fast as the client takes it. One that shrinks meanwhile breaks off, short of its length.
+    let pieces = ReaderStream::new(tokio::fs::File::from_std(file).take(size));
+    Ok((served_as(&path), [(header::CONTENT_LENGTH, size)], Body::from_stream(pieces)).into_response())
 }
 
 /// `PUT /v1/sessions/{id}/files/{path}`: the body is the file. 201 when there was none, else 204.
@@ -105,9 +109,8 @@ pub(super) async fn write(
         ErrorFrame::new(ErrorCode::Conflict, "the session has no container yet; try again when it has, or send a turn")
     })?;
     // Whether it is there, without reading it.
-    let replaces = match workspace.read(&path, 0).await {
+    let replaces = match workspace.open_file(&path, u64::MAX).await {
         Ok(found) => found.is_some(),
-        Err(WorkspaceError::TooLarge { .. }) => true,
         Err(WorkspaceError::NotAFile) => false,
         Err(cause) => return Err(error(cause)),
     };

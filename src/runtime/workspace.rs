@@ -9,7 +9,7 @@ mod erase;
 mod list;
 mod path;
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _, fchown};
 use std::path::{Path, PathBuf};
@@ -114,9 +114,17 @@ impl Workspace {
         blocking(move || workspace.read_now(&path, max_bytes)).await?
     }
 
+    /// The file at `path` to be read, and its size in bytes; otherwise as [`Self::read`]. It may grow or shrink
+    /// meanwhile. Cancel safe.
+    pub async fn open_file(&self, path: &str, max_bytes: u64) -> Result<Option<(File, u64)>, WorkspaceError> {
+        let path = RelativePath::parse(path)?;
+        let workspace = self.clone();
+        blocking(move || workspace.open_now(&path, max_bytes)).await?
+    }
+
     /// Whether there is a regular file at `path`. Cancel safe.
     pub async fn has_file(&self, path: &str) -> bool {
-        matches!(self.read(path, 0).await, Ok(Some(_)) | Err(WorkspaceError::TooLarge { .. }))
+        matches!(self.open_file(path, u64::MAX).await, Ok(Some(_)))
     }
 
     /// Puts `bytes` at `path`, making the directories on the way. Readers see the old file or the new one,
@@ -158,7 +166,7 @@ impl Workspace {
         }
     }
 
-    fn read_now(&self, path: &RelativePath, max_bytes: u64) -> Result<Option<Bytes>, WorkspaceError> {
+    fn open_now(&self, path: &RelativePath, max_bytes: u64) -> Result<Option<(File, u64)>, WorkspaceError> {
         // A FIFO without a writer would hold the thread for ever, a terminal could become ours.
         let flags = (OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed();
         let file = match self.open()?.open_with(path.as_str(), OpenOptions::new().read(true).custom_flags(flags)) {
@@ -172,7 +180,12 @@ impl Workspace {
         if metadata.len() > max_bytes {
             return Err(WorkspaceError::TooLarge { limit: max_bytes });
         }
-        let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(0));
+        Ok(Some((file.into_std(), metadata.len())))
+    }
+
+    fn read_now(&self, path: &RelativePath, max_bytes: u64) -> Result<Option<Bytes>, WorkspaceError> {
+        let Some((file, size)) = self.open_now(path, max_bytes)? else { return Ok(None) };
+        let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
         // It may grow while we read.
         file.take(max_bytes.saturating_add(1)).read_to_end(&mut bytes)?;
         if bytes.len() as u64 > max_bytes {

@@ -5,10 +5,15 @@
 //! credential; of a link that does not, a credential that came along may still read.
 
 use axum::Json;
-use axum::body::{Body, Bytes};
-use axum::extract::{FromRequest, Request, State};
+use std::error::Error as _;
+use std::io;
+
+use axum::body::Body;
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
+use futures_util::StreamExt as _;
+use http_body_util::LengthLimitError;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -25,6 +30,8 @@ use crate::protocol::{ErrorCode, ErrorFrame};
 use crate::runtime::workspace::{FileEntry, Workspace, WorkspaceError};
 use crate::store::SessionRecord;
 
+/// When to try again when there is no room for a file, in milliseconds.
+const DISK_FULL_MS: u64 = 60_000;
 /// What stops a file from being a page of this origin.
 const SANDBOX: &str = "sandbox; default-src 'none'; img-src data:; style-src 'unsafe-inline'";
 
@@ -114,14 +121,17 @@ pub(super) async fn write(
         Err(WorkspaceError::NotAFile) => false,
         Err(cause) => return Err(error(cause)),
     };
-    let bytes = Bytes::from_request(request, &gateway).await.map_err(|rejection| {
-        if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
-            too_large(gateway.limits.file_bytes)
-        } else {
-            ErrorFrame::new(ErrorCode::ValidationFailed, "the body could not be read to its end; send it again")
-        }
-    })?;
-    workspace.write(&path, bytes).await.map_err(error)?;
+    let mut draft = workspace.draft(&path).await.map_err(error)?;
+    let (mut body, mut left) = (request.into_body().into_data_stream(), gateway.limits.file_bytes);
+    while let Some(piece) = body.next().await {
+        let piece = piece.map_err(|cause| match cause.source() {
+            Some(cause) if cause.is::<LengthLimitError>() => too_large(gateway.limits.file_bytes),
+            _ => ErrorFrame::new(ErrorCode::ValidationFailed, "the body could not be read to its end; send it again"),
+        })?;
+        left = left.checked_sub(piece.len()).ok_or_else(|| too_large(gateway.limits.file_bytes))?;
+        draft.append(piece).await.map_err(error)?;
+    }
+    draft.finish().await.map_err(error)?;
     Ok(if replaces { StatusCode::NO_CONTENT } else { StatusCode::CREATED })
 }
 
@@ -152,6 +162,12 @@ fn error(error: WorkspaceError) -> ApiError {
             ErrorCode::PayloadTooLarge,
             format!("the file is over {limit} bytes, the most there may be"),
         ),
+        WorkspaceError::Io(cause)
+            if matches!(cause.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) =>
+        {
+            ErrorFrame::new(ErrorCode::StorageUnavailable, "the gateway's disk is full; try again later")
+                .retry_after(DISK_FULL_MS)
+        }
         WorkspaceError::Io(cause) => internal_error(&format!("a file of a workspace: {cause}")),
     }
     .into()

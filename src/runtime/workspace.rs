@@ -13,6 +13,7 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _, fchown};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use cap_std::ambient_authority;
@@ -127,12 +128,18 @@ impl Workspace {
         matches!(self.open_file(path, u64::MAX).await, Ok(Some(_)))
     }
 
-    /// Puts `bytes` at `path`, making the directories on the way. Readers see the old file or the new one,
-    /// never half; a link at `path` is replaced, not followed. Cancelled, it may still happen.
-    pub async fn write(&self, path: &str, bytes: Bytes) -> Result<(), WorkspaceError> {
+    /// Begins to put a file at `path`, making the directories on the way. Cancelled, it may leave a hidden file.
+    pub async fn draft(&self, path: &str) -> Result<Draft, WorkspaceError> {
         let path = RelativePath::parse(path)?;
         let workspace = self.clone();
-        blocking(move || workspace.write_now(&path, &bytes)).await?
+        blocking(move || workspace.draft_now(&path)).await?
+    }
+
+    /// Puts `bytes` at `path`, at once: [`Self::draft`] and all of [`Draft`]. Cancelled, it may still happen.
+    pub async fn write(&self, path: &str, bytes: Bytes) -> Result<(), WorkspaceError> {
+        let mut draft = self.draft(path).await?;
+        draft.append(bytes).await?;
+        draft.finish().await
     }
 
     /// Removes all files and the directory itself. Nothing may run in the box. Of a workspace that is not
@@ -194,7 +201,7 @@ impl Workspace {
         Ok(Some(Bytes::from(bytes)))
     }
 
-    fn write_now(&self, path: &RelativePath, bytes: &[u8]) -> Result<(), WorkspaceError> {
+    fn draft_now(&self, path: &RelativePath) -> Result<Draft, WorkspaceError> {
         let mut directory = self.open()?;
         for name in path.directories() {
             directory = self
@@ -202,20 +209,50 @@ impl Workspace {
                 .and_then(|()| directory.open_dir(name))
                 .map_err(|error| refuse(error).unwrap_or(WorkspaceError::NotAFile))?;
         }
-        let temporary = format!(".streamgate-{}.tmp", Uuid::now_v7().simple());
-        let written = self.write_temporary(&directory, &temporary, bytes);
-        written.and_then(|()| directory.rename(&temporary, &directory, path.file_name())).map_err(|error| {
-            // The first error is the one to tell; what is left is hidden and small.
-            let _ = directory.remove_file(&temporary);
-            if error.kind() == io::ErrorKind::IsADirectory { WorkspaceError::NotAFile } else { error.into() }
-        })
+        let hidden = format!(".streamgate-{}.tmp", Uuid::now_v7().simple());
+        let mut options = OpenOptions::new();
+        let file = directory.open_with(&hidden, options.write(true).create_new(true).mode(0o644));
+        let file = file.map_err(|error| refuse(error).unwrap_or(WorkspaceError::NotAFile))?.into_std();
+        let draft =
+            Draft { directory: Arc::new(directory), hidden, name: path.file_name().to_owned(), file: Arc::new(file) };
+        self.owner.map_or(Ok(()), |(user, group)| fchown(&*draft.file, Some(user), Some(group)))?;
+        Ok(draft)
+    }
+}
+
+/// A file that is being written under another name. Dropped, it is gone.
+pub struct Draft {
+    directory: Arc<Dir>,
+    /// What it is called until it is whole.
+    hidden: String,
+    name: String,
+    file: Arc<File>,
+}
+
+impl Draft {
+    /// Writes on. Cancelled, it may still happen.
+    pub async fn append(&mut self, bytes: Bytes) -> Result<(), WorkspaceError> {
+        let file = Arc::clone(&self.file);
+        Ok(blocking(move || (&*file).write_all(&bytes)).await??)
     }
 
-    fn write_temporary(&self, directory: &Dir, name: &str, bytes: &[u8]) -> io::Result<()> {
-        let mut options = OpenOptions::new();
-        let mut file = directory.open_with(name, options.write(true).create_new(true).mode(0o644))?.into_std();
-        file.write_all(bytes)?;
-        self.owner.map_or(Ok(()), |(user, group)| fchown(&file, Some(user), Some(group)))
+    /// Gives it its name. Readers see the old file or this one, never half; a link of that name is replaced, not
+    /// followed. Cancelled, it may still happen.
+    pub async fn finish(self) -> Result<(), WorkspaceError> {
+        blocking(move || match self.directory.rename(&self.hidden, &self.directory, &self.name) {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::IsADirectory => Err(WorkspaceError::NotAFile),
+            // Its directory has gone meanwhile.
+            Err(error) => Err(refuse(error).unwrap_or(WorkspaceError::NotAFile)),
+        })
+        .await?
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        // After `finish` there is none. What can't be removed is hidden.
+        let _ = self.directory.remove_file(&self.hidden);
     }
 }
 

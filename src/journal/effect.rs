@@ -206,7 +206,7 @@ impl Effect {
                 execute!(transaction.on(), "UPDATE sessions SET ending = $2 WHERE id = $1", &id, *reason)?
             }
             Self::CloseSession => {
-                execute!(transaction.on(), "UPDATE sessions SET status = 'closed' WHERE id = $1", &id)?
+                execute!(transaction.on(), "UPDATE sessions SET status = 'closed', ending = NULL WHERE id = $1", &id)?
             }
             Self::SetTitle(title) => {
                 execute!(transaction.on(), "UPDATE sessions SET title = $2 WHERE id = $1", &id, title)?

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use streamgate::domain::{SessionId, TaskId, TokenId};
 
 use crate::support::{Client, PATIENCE, TestGateway, of_type, on_both, types};
+use crate::world::eventually;
 
 /// Somebody with a token and no socket.
 struct Rest {
@@ -670,6 +671,26 @@ async fn a_session_is_started_named_and_erased_over_rest() {
         assert_eq!(alice.get("/v1/tasks").await["tasks"], json!([]));
         let (status, body) = alice.call(Method::PUT, &path, None).await;
         assert_eq!((status, body["error"]["message"].is_string()), (StatusCode::METHOD_NOT_ALLOWED, true));
+        gateway.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_batch_that_is_over_can_be_named_and_its_session_closes_once() {
+    on_both(|database| async {
+        let gateway = TestGateway::start(database).await;
+        let alice = Rest::of(&gateway, "alice").await;
+        let task = alice.post("/v1/tasks", json!({"mode": "batch", "prompt": "/say x"})).await;
+        let path = format!("/v1/sessions/{}", text(&task["session_id"]));
+        let is_closed = async || alice.get(&path).await["status"] == "closed";
+        eventually("its session is closed", is_closed).await;
+        let named = alice.call(Method::PATCH, &path, Some(json!({"title": "Over"}))).await;
+        assert_eq!((named.0, &named.1["title"]), (StatusCode::OK, &json!("Over")));
+        let events = alice.get(&format!("{path}/events")).await;
+        let closes = events["events"].as_array().unwrap().iter().filter(|event| event["type"] == "session.closed");
+        assert_eq!(closes.count(), 1, "{events}");
+        assert_eq!(events["events"].as_array().unwrap().last().unwrap()["type"], "session.closed");
         gateway.stop().await;
     })
     .await;

@@ -107,7 +107,8 @@ impl Store {
             connection.on(),
             SessionRow,
             "SELECT id, user_id, profile_id, mode, title, status, container_id, spool_id, spool_record,
-                    CAST(NULL AS TEXT) AS run_state, CAST(NULL AS TEXT) AS ending, last_seq, input_tokens, output_tokens, cost_usd, created_at, updated_at
+                    CAST(NULL AS TEXT) AS run_state, CAST(NULL AS TEXT) AS ending, last_seq, input_tokens,
+                    output_tokens, cost_usd, created_at, updated_at
              FROM sessions WHERE ($1 IS NULL OR user_id = $1) AND ($2 IS NULL OR id < $2)
              ORDER BY id DESC LIMIT $3",
             filter.user.as_ref().map(|user| user.0.clone()),

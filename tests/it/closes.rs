@@ -232,14 +232,19 @@ async fn an_expired_token_closes_its_live_connections_with_4001() {
     gateway.stop().await;
 }
 
-#[tokio::test]
-async fn a_flood_of_pings_is_closed_with_4100() {
-    let gateway = gateway(|config| {
+/// One that takes a frame a second, and has patience for as long.
+async fn impatient_gateway() -> TestGateway {
+    gateway(|config| {
         config.limits.frames_per_second = 1;
         config.limits.frames_burst = 1;
         config.limits.flood_seconds = 1;
     })
-    .await;
+    .await
+}
+
+#[tokio::test]
+async fn a_flood_of_pings_is_closed_with_4100() {
+    let gateway = impatient_gateway().await;
     let mut raw = raw(&gateway).await;
     // One after the other is answered until it is too much.
     let close = loop {
@@ -254,12 +259,7 @@ async fn a_flood_of_pings_is_closed_with_4100() {
 
 #[tokio::test]
 async fn a_flood_is_refused_and_then_closed_with_4100() {
-    let gateway = gateway(|config| {
-        config.limits.frames_per_second = 1;
-        config.limits.frames_burst = 1;
-        config.limits.flood_seconds = 1;
-    })
-    .await;
+    let gateway = impatient_gateway().await;
     let mut raw = raw(&gateway).await;
     let mut refused = 0;
     // Goes on however often it is told to wait.

@@ -49,6 +49,8 @@ pub(in crate::runtime) struct Spool {
 
 /// The file that holds the next record.
 struct Segment {
+    /// Its first record: its name.
+    first: u64,
     file: File,
     /// Where to read on.
     offset: u64,
@@ -107,8 +109,9 @@ impl Spool {
                 return Ok(records);
             }
             if read == 0 {
-                // The end of what this file holds so far: is there a later one?
-                let later = if segment.offset == 0 { None } else { open_segment(&self.directory, self.next)? };
+                // The end of what this file holds so far: is there a later one? Not while its own first record comes.
+                let is_own = segment.first == self.next;
+                let later = if is_own { None } else { open_segment(&self.directory, self.next)? };
                 match later {
                     None => return Ok(records),
                     Some(later) if segment.rest.is_empty() => self.segment = Some(later),
@@ -168,5 +171,54 @@ fn open_segment(directory: &OwnedFd, first: u64) -> Result<Option<Segment>, Spoo
     if FileType::from_raw_mode(status.st_mode) != FileType::RegularFile || status.st_nlink > 1 {
         return Err(SpoolError::Damaged("a segment is not a file".to_owned()));
     }
-    Ok(Some(Segment { file: file.into(), offset: 0, want: READ_BYTES, rest: Vec::new() }))
+    Ok(Some(Segment { first, file: file.into(), offset: 0, want: READ_BYTES, rest: Vec::new() }))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use streamgate_shim::record::Body;
+
+    use super::*;
+
+    fn line(number: u64, text: &str) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        Record { number, body: Body::Line(text.as_bytes().to_vec()) }.encode_into(&mut bytes);
+        bytes
+    }
+
+    fn numbers(spool: &mut Spool) -> Vec<u64> {
+        spool.read(0).unwrap().iter().map(|record| record.number).collect()
+    }
+
+    #[test]
+    fn a_record_that_is_still_being_written_is_waited_for_wherever_it_stands() {
+        let directory = tempfile::tempdir().unwrap();
+        let segment = |first: u64| directory.path().join(segment_name(first));
+        let mut spool = Spool::open(directory.path(), 0, 1 << 20).unwrap();
+        let (one, two, three) = (line(1, "one"), line(2, "two"), line(3, "three"));
+        // The first of its segment: that bears its name.
+        fs::write(segment(1), &one[..one.len() / 2]).unwrap();
+        assert_eq!((numbers(&mut spool), numbers(&mut spool)), (vec![], vec![]));
+        fs::write(segment(1), [&one[..], &two[..two.len() / 2]].concat()).unwrap();
+        assert_eq!((numbers(&mut spool), numbers(&mut spool)), (vec![1], vec![]));
+        fs::write(segment(1), [&one[..], &two[..]].concat()).unwrap();
+        assert_eq!(numbers(&mut spool), [2]);
+        fs::write(segment(3), &three[..three.len() / 2]).unwrap();
+        assert_eq!((numbers(&mut spool), numbers(&mut spool)), (vec![], vec![]));
+        fs::write(segment(3), &three).unwrap();
+        assert_eq!(numbers(&mut spool), [3]);
+    }
+
+    #[test]
+    fn a_record_that_is_there_in_part_behind_which_another_file_has_it_is_damage() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut spool = Spool::open(directory.path(), 0, 1 << 20).unwrap();
+        let (one, two) = (line(1, "one"), line(2, "two"));
+        fs::write(directory.path().join(segment_name(1)), [&one[..], &two[..two.len() / 2]].concat()).unwrap();
+        assert_eq!(numbers(&mut spool), [1]);
+        fs::write(directory.path().join(segment_name(2)), &two).unwrap();
+        assert!(matches!(spool.read(0), Err(SpoolError::Damaged(_))));
+    }
 }

@@ -8,12 +8,16 @@ use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{ConnectOptions as _, Connection as _, PgPool, Postgres, Sqlite, SqlitePool};
+use sqlx::{ConnectOptions as _, Connection as _, Executor as _, PgPool, Postgres, Sqlite, SqlitePool};
 
 /// How long one statement may take, waiting for its reply included.
 pub const STATEMENT_DEADLINE: Duration = Duration::from_secs(8);
 /// Connections to Postgres that change something: the journal's writer needs one, claims and leases another.
 const WRITERS: u32 = 3;
+/// How long a transaction in which nothing happens may hold its locks: a gateway that stands still in the middle of one
+/// must not keep another from taking over. Less than the lease of a session, and more than a gateway that lives takes
+/// between two statements.
+const LET_GO: &str = "SET idle_in_transaction_session_timeout = '10s'";
 /// How long to wait for a connection.
 pub const ACQUIRE_DEADLINE: Duration = Duration::from_secs(3);
 
@@ -190,7 +194,10 @@ impl Database {
         } else {
             let options = PgConnectOptions::from_str(url)?.application_name("streamgate");
             let pool = |most| PgPoolOptions::new().max_connections(most).acquire_timeout(ACQUIRE_DEADLINE);
-            match pool(WRITERS).connect_with(options.clone()).await {
+            // Set once connected: poolers between us and the server refuse it as an option of the connection.
+            let writers = pool(WRITERS)
+                .after_connect(|connection, _| Box::pin(async { connection.execute(LET_GO).await.map(drop) }));
+            match writers.connect_with(options.clone()).await {
                 Ok(writers) => {
                     let readers = max_connections.saturating_sub(WRITERS).max(1);
                     Self::Postgres { writers, readers: pool(readers).connect_lazy_with(options) }

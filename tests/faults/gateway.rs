@@ -122,6 +122,29 @@ async fn a_gateway_that_stood_still_while_another_took_over_commits_nothing_more
     second.stop().await;
 }
 
+#[tokio::test]
+async fn a_gateway_that_stands_still_in_the_middle_of_a_commit_keeps_nobody_from_taking_over() {
+    let mut world = World::new().await;
+    let (one, two) = (DataDir::new(), DataDir::new());
+    let first = world.start(&one).await;
+    let mut story = world.tell(1_500, 20).await;
+    story.until_seen(20).await;
+    // Its transaction is open in the database, with the session's row locked.
+    let held = world.to_postgres.hold_commit(Moment::Before).await;
+    first.signal(rustix::process::Signal::STOP);
+    let stopped_at = Instant::now();
+    let second = world.start_aside(&two).await;
+    world.front.lead_to(Some(second.address));
+    world.front.reset_all();
+    story.until_seen(story.seen() + 5).await;
+    println!("another gateway went on after {:?}", stopped_at.elapsed());
+    first.signal(rustix::process::Signal::CONT);
+    drop(held);
+    story.check_whole(&world.journal().await).await;
+    first.stop().await;
+    second.stop().await;
+}
+
 /// Its agent had nothing to do, so nothing told the first gateway that the session is another's.
 #[tokio::test]
 async fn a_gateway_that_comes_back_leaves_alone_what_another_uses_now() {

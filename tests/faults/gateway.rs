@@ -203,7 +203,7 @@ async fn a_batch_whose_gateway_died_between_its_end_and_that_of_its_session_is_c
     for undo in [
         "DELETE FROM events USING sessions WHERE session_id = id AND seq = last_seq AND frame LIKE '%session.closed%'
          AND id = $1",
-        "UPDATE sessions SET status = 'active', last_seq = last_seq - 1 WHERE id = $1",
+        "UPDATE sessions SET status = 'active', ending = 'batch_done', last_seq = last_seq - 1 WHERE id = $1",
     ] {
         assert_eq!(sqlx::query(undo).bind(&session).execute(&mut *back).await.unwrap().rows_affected(), 1, "{undo}");
     }

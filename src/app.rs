@@ -142,6 +142,7 @@ impl App {
             users: Users::new(config.limits.running_per_user, config.limits.waiting_per_user),
             keys: KeyLocks::default(),
             soft: CancellationToken::new(),
+            hurry: CancellationToken::new(),
             hard: CancellationToken::new(),
             tracker: tracker.clone(),
         });

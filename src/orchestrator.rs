@@ -95,6 +95,8 @@ pub struct Parts {
     pub keys: KeyLocks,
     /// Cancelled when the gateway begins to shut down: nothing new starts, runs may finish.
     pub soft: CancellationToken,
+    /// Cancelled when there is time for commits only: answers of models are not waited for any longer.
+    pub hurry: CancellationToken,
     /// Cancelled when it must end: runs are given up.
     pub hard: CancellationToken,
     /// Every worker.

@@ -81,6 +81,8 @@ struct Route {
 /// the next one for a while.
 pub struct Channel {
     inbox: Arc<Inbox>,
+    leaving: CancellationToken,
+    left: CancellationToken,
     _server: AbortOnDropHandle<()>,
     _closing: DropGuard,
 }
@@ -119,7 +121,8 @@ impl ModelProxy {
     pub fn open(&self, container_id: ContainerId, profile_id: &ProfileId) -> io::Result<Option<Channel>> {
         let Some(route) = self.routes.get(profile_id) else { return Ok(None) };
         let listener = self.places.bind(container_id)?;
-        let (inbox, closing) = (Arc::new(Inbox::default()), CancellationToken::new());
+        let inbox = Arc::new(Inbox::default());
+        let [leaving, left, closing] = std::array::from_fn(|_| CancellationToken::new());
         let door = Door {
             route: Arc::clone(route),
             client: self.client.clone(),
@@ -127,11 +130,18 @@ impl ModelProxy {
             metrics: Arc::clone(&self.metrics),
             inbox: Arc::clone(&inbox),
             places: door::Allowance::default(),
+            leaving: leaving.clone(),
             closing: closing.clone(),
         };
-        let server = tokio::spawn(door::serve(listener, Arc::new(door)));
+        let serving = door::serve(listener, Arc::new(door));
+        let at_end = left.clone().drop_guard();
+        let server = tokio::spawn(async move {
+            serving.await;
+            drop(at_end);
+        });
         debug!(container.id = %container_id, "The way from box `{container_id}` is open");
-        Ok(Some(Channel { inbox, _server: AbortOnDropHandle::new(server), _closing: closing.drop_guard() }))
+        let (server, closing) = (AbortOnDropHandle::new(server), closing.drop_guard());
+        Ok(Some(Channel { inbox, leaving, left, _server: server, _closing: closing }))
     }
 }
 
@@ -151,6 +161,14 @@ impl Channel {
     /// calls that are under way will have used. Metrics still count it.
     pub fn start_over(&mut self) {
         self.inbox.start_over();
+    }
+
+    /// Lets nobody else in, so that the channel can be handed over: a request that comes now waits in its box for who
+    /// opens the next one. What this returns completes when every request that was under way has been answered, or
+    /// the channel is dropped; connections to granted hosts it does not wait for. Cancel safe.
+    pub fn leave(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.leaving.cancel();
+        self.left.clone().cancelled_owned()
     }
 
     /// Completes when no call is under way that began since then: what was cut off with the agent's end has been metered then. Cancel

@@ -23,8 +23,8 @@ use crate::connection::is_nothing;
 const CONNECTIONS: usize = 64;
 /// What is read ahead of a connection, each way. Full: whoever writes waits.
 const BUFFER_BYTES: usize = 32 << 10;
-/// How long a connection waits for a gateway that is away …
-const GATEWAY_WAIT: Duration = Duration::from_secs(10);
+/// How long a connection waits for a gateway that is away: while one drains and the next one starts …
+const GATEWAY_WAIT: Duration = Duration::from_mins(1);
 /// … which is looked for this often.
 const RETRY_AFTER: Duration = Duration::from_millis(50);
 /// The thread calls nothing deep.

@@ -20,6 +20,9 @@ const LOOK_FOR_BOXES: Duration = Duration::from_secs(5);
 /// How long after a session was lost it is taken up again.
 const TAKE_UP_AFTER: Duration = Duration::from_secs(1);
 
+/// Of the time to drain, what is kept for the last commits.
+const LAST_COMMITS: Duration = Duration::from_secs(1);
+
 impl Orchestrator {
     /// Goes on where gateways stopped: sessions of this one, whatever they have, and those that another one
     /// has given up. `found` are the boxes that were there before anything was started.
@@ -186,12 +189,19 @@ impl Orchestrator {
         }
     }
 
-    /// Ends all work: nothing new starts at once, runs get `grace` to finish, and as much as `hard` to end once
-    /// they must.
+    /// Ends all work: nothing new starts at once; in `grace` what was said is committed, and models finish the answers
+    /// that they are in, if they are quick enough; then there is as much as `hard` to end without.
     pub async fn drain(&self, grace: Duration, hard: Duration) {
         self.parts.soft.cancel();
         self.parts.tracker.close();
-        if tokio::time::timeout(grace, self.parts.tracker.wait()).await.is_err() {
+        let commits = LAST_COMMITS.min(grace / 4);
+        let ended = async {
+            if tokio::time::timeout(grace.saturating_sub(commits), self.parts.tracker.wait()).await.is_err() {
+                self.parts.hurry.cancel();
+                self.parts.tracker.wait().await;
+            }
+        };
+        if tokio::time::timeout(grace, ended).await.is_err() {
             self.parts.hard.cancel();
             if tokio::time::timeout(hard, self.parts.tracker.wait()).await.is_err() {
                 warn!("Some sessions did not end in time");

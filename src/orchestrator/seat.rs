@@ -186,6 +186,20 @@ impl Seat {
         });
     }
 
+    /// Keeps the agent from beginning another call of its model here. What this returns completes when those under way
+    /// have been answered.
+    pub(super) fn last_calls(&self) -> impl Future<Output = ()> + Send + use<> {
+        let answered = match self {
+            Self::Up(occupant) => occupant.channel.as_ref().map(Channel::leave),
+            _ => None,
+        };
+        async move {
+            if let Some(answered) = answered {
+                answered.await;
+            }
+        }
+    }
+
     /// Leaves the agent and its box as they are, for whoever owns the session next.
     pub(super) fn leave(&mut self) {
         if let Self::Up(occupant) = std::mem::replace(self, Self::Empty) {

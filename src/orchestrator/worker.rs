@@ -139,6 +139,8 @@ pub(super) struct Worker {
     published: u64,
     /// What of that will be durable when: then the shim may forget it.
     unacknowledged: VecDeque<(u64, Receipt)>,
+    /// Draining: waits for the answers that the agent's model is giving, which go through this gateway.
+    last_calls: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 
 /// What wakes a worker.
@@ -149,6 +151,7 @@ enum Wake {
     Deadline,
     Settled,
     Soft,
+    Answered,
     Hard,
     Fenced,
 }
@@ -236,6 +239,7 @@ impl Worker {
             heard: 0,
             published: 0,
             unacknowledged: VecDeque::new(),
+            last_calls: None,
         }
     }
 
@@ -302,6 +306,7 @@ impl Worker {
                 () = sleep_until(deadline) => Wake::Deadline,
                 () = settled(self.last.clone()) => Wake::Settled,
                 () = self.parts.soft.cancelled(), if !draining => Wake::Soft,
+                () = optional(self.last_calls.as_mut()) => Wake::Answered,
                 () = self.parts.hard.cancelled() => Wake::Hard,
                 () = self.session.fenced().cancelled() => Wake::Fenced,
             };
@@ -315,15 +320,26 @@ impl Worker {
                     self.last = None;
                     self.acknowledge();
                 }
-                Wake::Soft => draining = true,
+                Wake::Soft => {
+                    draining = true;
+                    let (answered, hurry) = (self.seat.last_calls(), self.parts.hurry.clone());
+                    self.last_calls = Some(Box::pin(async move {
+                        tokio::select! {
+                            () = answered => (),
+                            () = hurry.cancelled() => (),
+                        }
+                    }));
+                }
+                Wake::Answered => self.last_calls = None,
             }
         }
     }
 
-    /// Whether the session has nothing left to do here. Draining, that is as soon as what was published has
-    /// committed: its agent works on, and is heard from there by whoever takes it up.
+    /// Whether the session has nothing left to do here. Draining, that is as soon as its model is not in the middle of
+    /// an answer and what was published has committed: its agent works on, and is heard from there by whoever takes it
+    /// up.
     fn is_done(&self, draining: bool) -> bool {
-        if self.last.is_some() {
+        if self.last.is_some() || (self.run.is_some() && self.last_calls.is_some()) {
             return false;
         }
         let at_work = self.run.is_some() || self.starting.is_some() || self.ending.is_some();

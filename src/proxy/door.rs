@@ -43,6 +43,8 @@ pub(super) struct Door {
     pub(super) metrics: Arc<Metrics>,
     pub(super) inbox: Arc<Inbox>,
     pub(super) places: Allowance,
+    /// Nobody else comes in; who is in gets the answer that it waits for.
+    pub(super) leaving: CancellationToken,
     /// Ends what has become more than a request.
     pub(super) closing: CancellationToken,
 }
@@ -59,11 +61,12 @@ impl Default for Allowance {
     }
 }
 
-/// Serves until it is dropped.
+/// Serves until it is dropped, or its door is left and the last request that was under way is answered.
 pub(super) async fn serve(listener: UnixListener, door: Arc<Door>) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
+            () = door.leaving.cancelled() => break,
             accepted = listener.accept(), if connections.len() < CONNECTIONS => match accepted {
                 Ok((stream, _)) => drop(connections.spawn(connection(stream, Arc::clone(&door)))),
                 Err(error) => {
@@ -74,9 +77,13 @@ pub(super) async fn serve(listener: UnixListener, door: Arc<Door>) {
             Some(_) = connections.join_next() => (),
         }
     }
+    // The next request waits, in the box, for whoever listens next.
+    drop(listener);
+    while connections.join_next().await.is_some() {}
 }
 
 async fn connection(stream: UnixStream, door: Arc<Door>) {
+    let leaving = door.leaving.clone();
     let service = service_fn(move |request| {
         let door = Arc::clone(&door);
         async move { Ok::<_, Infallible>(answer(&door, request).await) }
@@ -86,7 +93,15 @@ async fn connection(stream: UnixStream, door: Arc<Door>) {
         .header_read_timeout(NEXT_REQUEST)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
-    match timeout(LIFE, serving).await {
+    tokio::pin!(serving);
+    let served = async {
+        tokio::select! {
+            served = serving.as_mut() => return served,
+            () = leaving.cancelled() => serving.as_mut().graceful_shutdown(),
+        }
+        serving.await
+    };
+    match timeout(LIFE, served).await {
         Ok(Ok(())) => (),
         Ok(Err(error)) => debug!(%error, "A connection of an agent broke"),
         Err(_) => debug!("A connection of an agent has lived long enough"),

@@ -1,4 +1,4 @@
-//! A gateway that is killed in the middle of a turn: the next one goes on with it.
+//! A gateway that is killed or stopped in the middle of a turn: the next one goes on with it.
 
 use serde_json::{Value, json};
 
@@ -9,6 +9,7 @@ use crate::world::{Agent, Session, World, eventually, outputs};
 crate::with_each_agent!(
     a_tool_runs_on_while_no_gateway_lives_and_its_turn_is_heard_to_its_end,
     text_that_was_cut_with_the_gateway_is_told_to_its_end_or_fails_the_task_as_its_agent_would_have_it,
+    a_gateway_that_is_stopped_lets_the_model_finish_its_answer_and_the_next_one_hears_the_rest_of_the_turn,
 );
 
 /// Follows a session from its beginning to the end of its only task. What `seen` holds must come again, byte for byte.
@@ -74,4 +75,30 @@ async fn text_that_was_cut_with_the_gateway_is_told_to_its_end_or_fails_the_task
         let frames = session.turn(&mut client, "TEXT: here again").await;
         assert_eq!(only(&frames, "turn.done")["result_text"], "here again");
     }
+}
+
+async fn a_gateway_that_is_stopped_lets_the_model_finish_its_answer_and_the_next_one_hears_the_rest_of_the_turn(
+    agent: Agent,
+) {
+    let mut world = World::with(agent, |_| (), &[("STREAMGATE_DRAIN_SECONDS", "60")]).await;
+    let mut client = world.client().await;
+    let session = Session::start(&mut client).await;
+    let file = world.hold();
+    let prompt =
+        format!("HOLD: {} | in the beginning there | was more\n+SH: expr 40 + 2\nTEXT: and the end", file.display());
+    let (_, seen) = session.begin(&mut client, &prompt, |frame| frame["type"] == "task:token").await;
+    world.gateway().terminate();
+    client.closed().await;
+    // Clients have gone; the model is still speaking.
+    std::fs::write(file, "").unwrap();
+    world.gateway_stopped().await;
+    world.start_gateway().await;
+    let mut client = world.client().await;
+    let frames = resumed(&mut client, &session, &seen).await;
+    assert_eq!(frames.last().unwrap()["status"], "completed", "{:?}", frames.last());
+    let said = streamed(&frames);
+    assert_eq!(said.matches("in the beginning there was more").count(), 1, "{said}");
+    assert_eq!(said.matches("beginning").count(), 1, "{said}");
+    assert!(said.ends_with("and the end"), "{said}");
+    assert!(outputs(&frames)[0].contains("42"), "{frames:?}");
 }

@@ -126,7 +126,12 @@ impl World {
         self.gateway.take().expect("the gateway lives").kill().await;
     }
 
-    /// Another one, in the place of one that was killed.
+    /// The good end of one that was told to stop.
+    pub(crate) async fn gateway_stopped(&mut self) {
+        self.gateway.take().expect("the gateway lives").stopped().await;
+    }
+
+    /// Another one, in the place of one that was killed or stopped.
     pub(crate) async fn start_gateway(&mut self) {
         self.gateway = Some(start(&self.settings).await);
     }

@@ -130,6 +130,11 @@ impl World {
     /// Closes the way, and returns when nobody listens any more.
     pub(crate) async fn close(&self, shell: &Shell, channel: Channel) {
         drop(channel);
+        self.has_closed(shell).await;
+    }
+
+    /// Returns when nobody listens to it any more.
+    pub(crate) async fn has_closed(&self, shell: &Shell) {
         let socket = self.data_dir.path().join(format!("proxies/{}/socket", shell.agent.container_id));
         while tokio::net::UnixStream::connect(&socket).await.is_ok() {
             tokio::time::sleep(Duration::from_millis(1)).await;

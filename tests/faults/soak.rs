@@ -48,6 +48,8 @@ struct Plan {
     sessions: usize,
     /// Numbers a second that each session's agent says.
     rate: usize,
+    /// For how long it says them.
+    seconds: usize,
     faults: Vec<Fault>,
     manners: Vec<Manner>,
 }
@@ -63,14 +65,15 @@ impl Plan {
             minutes: read("MINUTES", 0.75),
             sessions: whole(read("SESSIONS", 6.0)),
             rate: whole(read("RATE", 50.0)),
+            seconds: whole(read("SECONDS", 30.0)),
             faults: if only_kills { vec![Fault::KillGateway] } else { FAULTS.to_vec() },
             manners: if only_kills { vec![Manner::Steady] } else { MANNERS.to_vec() },
         }
     }
 
-    /// A session at work for about half a minute.
+    /// A session at work.
     async fn tell(&self, world: &mut World) -> Story {
-        let (words, every) = (self.rate * 30, 1_000 / self.rate);
+        let (words, every) = (self.rate * self.seconds, 1_000 / self.rate);
         world.tell_to(&self.manners, words, format!("/tokens {words} {every}"), None).await
     }
 }

@@ -79,13 +79,8 @@ impl App {
         let clock = Arc::new(Clock::default());
         let data_dir = make_data_dir(&config.data_dir)?;
         let node = Node::take(&data_dir)?;
-        let database =
-            Database::connect(&config.database_url(), config.database.max_connections).await.with_context(|| {
-                format!(
-                    "can't open the database {} — is it running, and is `database.url` right?",
-                    config.database_name()
-                )
-            })?;
+        let database = Database::connect(&config.database_url(), config.database.max_connections).await;
+        let database = database.with_context(|| config.database_trouble())?;
         let store = Store::new(database.clone());
         let instance = store.setting("instance_id", &Uuid::now_v7().simple().to_string()).await?;
         // Before anything is started that would have to be stopped again; who comes early waits. From now on

@@ -184,9 +184,7 @@ async fn token(config: Config, command: TokenCommand) -> anyhow::Result<ExitCode
 /// Opens the database beside a gateway, or before the first one.
 async fn open_database(config: &Config) -> anyhow::Result<Database> {
     make_data_dir(&config.data_dir())?;
-    Database::connect(&config.database_url(), 1).await.with_context(|| {
-        format!("can't open the database {} — is it there, and is `database.url` right?", config.database_name())
-    })
+    Database::connect(&config.database_url(), 1).await.with_context(|| config.database_trouble())
 }
 
 /// All tokens, newest first, one a line: id, first characters, user, role, name.

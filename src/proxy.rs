@@ -36,7 +36,7 @@ use self::door::Door;
 pub use self::egress::{Dial, DialError, Internet};
 use self::inbox::Inbox;
 use self::place::Places;
-use self::upstream::{Client, Upstream};
+use self::upstream::Upstream;
 use crate::config::{ConfigError, ProfileConfig};
 use crate::domain::{ContainerId, ProfileId};
 use crate::metrics::Metrics;
@@ -63,7 +63,6 @@ pub struct Metered {
 pub struct ModelProxy {
     places: Places,
     routes: BTreeMap<ProfileId, Arc<Route>>,
-    client: Client,
     dial: Arc<dyn Dial>,
     metrics: Arc<Metrics>,
 }
@@ -113,7 +112,7 @@ impl ModelProxy {
             routes.insert(ProfileId::from_slug(&slug), Arc::new(Route { slug, profile, upstream, granted }));
         }
         let places = Places::at(runtime_dir);
-        Ok(Self { places, routes, client: upstream::client(), dial, metrics })
+        Ok(Self { places, routes, dial, metrics })
     }
 
     /// Opens the way from a box, in place of one that was open before. `None`: agents of that profile reach
@@ -125,7 +124,6 @@ impl ModelProxy {
         let [leaving, left, closing] = std::array::from_fn(|_| CancellationToken::new());
         let door = Door {
             route: Arc::clone(route),
-            client: self.client.clone(),
             dial: Arc::clone(&self.dial),
             metrics: Arc::clone(&self.metrics),
             inbox: Arc::clone(&inbox),

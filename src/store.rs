@@ -177,7 +177,7 @@ impl Store {
         let rows = fetch_all!(
             connection.on(),
             QuestionRow,
-            "SELECT id, task_id, questions, answer FROM questions
+            "SELECT id, task_id, questions, answer, asked_at FROM questions
              WHERE task_id = $1 AND (answered_at IS NULL OR answer IS NOT NULL) ORDER BY id DESC LIMIT $2",
             task.to_string(),
             LAST_QUESTIONS

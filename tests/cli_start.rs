@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that can't go on fails")]
 
+use std::io::Write as _;
 use std::net::TcpListener;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
@@ -82,6 +83,15 @@ async fn a_postgres_that_lets_nobody_in() {
     let line = refused(&[("STREAMGATE_DATABASE__URL", &url)]);
     has(&line, &["can't open the database", "does not exist", "`database.url`"]);
     assert_eq!(line.matches("does not exist").count(), 1, "said once: {line}");
+}
+
+#[test]
+fn a_file_that_is_no_database() {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(&[b'x'; 4_096]).unwrap();
+    let line = refused(&[("STREAMGATE_DATABASE__URL", &format!("sqlite:{}", file.path().display()))]);
+    has(&line, &["can't open the database", "is not a database", "`database.url`", "a new file"]);
+    assert!(!line.contains("running"), "{line}");
 }
 
 #[test]

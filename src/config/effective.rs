@@ -59,6 +59,16 @@ impl Config {
         format!("{scheme}://{}", rest.rsplit_once('@').map_or(rest, |(_, place)| place))
     }
 
+    /// What to say when that can't be opened: which it is, and what to look at.
+    pub fn database_trouble(&self) -> String {
+        let look_at = if self.database_url().starts_with("sqlite:") {
+            "does `database.url` name a database of streamgate's, or a new file where one can be made?"
+        } else {
+            "is it running, and is `database.url` right?"
+        };
+        format!("can't open the database {} — {look_at}", self.database_name())
+    }
+
     /// The exact name of Better Auth's session cookie.
     pub fn better_auth_cookie_name(&self) -> String {
         let configured = &self.auth.better_auth.cookie_name;

@@ -4,6 +4,8 @@ use std::fmt;
 use std::path::PathBuf;
 
 use axum::http::{HeaderValue, Uri};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 use serde::{Deserialize, Serialize};
 use streamgate_shim::control::PROXY;
 
@@ -25,6 +27,8 @@ pub struct ModelApiConfig {
     pub key_env: String,
     /// Or the file.
     pub key_file: PathBuf,
+    /// Certificates of authorities (PEM) that may have signed its own, besides those that browsers trust.
+    pub ca_file: PathBuf,
     /// What may be requested, as `/v1/models/*`; what the API needs if empty.
     pub paths: Vec<String>,
 }
@@ -148,6 +152,23 @@ impl ModelApiConfig {
         Ok(Some(ModelKey(text.to_owned())))
     }
 
+    /// Reads `ca_file`; nothing if there is none. `key` is this section's, for errors.
+    pub fn authorities(&self, key: &str) -> Result<Vec<CertificateDer<'static>>, ConfigError> {
+        if self.ca_file.as_os_str().is_empty() {
+            return Ok(Vec::new());
+        }
+        let fails = |why: &dyn fmt::Display| {
+            let place = format!("`{}`, which `{key}.ca_file` names,", self.ca_file.display());
+            ConfigError::new(
+                format!("{place} can't be used: {why}"),
+                "let it hold certificates: -----BEGIN CERTIFICATE-----",
+            )
+        };
+        let found = CertificateDer::pem_file_iter(&self.ca_file).map_err(|error| fails(&error))?;
+        let found = found.collect::<Result<Vec<_>, _>>().map_err(|error| fails(&error))?;
+        if found.is_empty() { Err(fails(&"it holds no certificate")) } else { Ok(found) }
+    }
+
     fn check(&self, key: &str) -> Result<(), ConfigError> {
         if self.kind == ModelApiKind::None {
             if *self == Self::default() {
@@ -190,6 +211,7 @@ impl ModelApiConfig {
         if let Some(path) = self.paths.iter().find(|path| !path.starts_with('/') || path.contains(['?', '%', '#'])) {
             return Err(bad(&format!("{key}.paths"), path, "not a path", "write \"/v1/models\" or \"/v1/models/*\""));
         }
+        self.authorities(key)?;
         self.key(key).map(drop)
     }
 }

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, SinkExt, StreamExt};
 use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -24,6 +25,9 @@ type Step = AbortOnDropHandle<Option<(Box<Attachment>, Batch)>>;
 
 /// How many bytes are fed before a flush, whatever else waits: fairness between a replay and replies.
 const FLUSH_BYTES: usize = 256 << 10;
+
+/// How often it is looked whether a socket has moved, within the time that it may stand still.
+const LOOKS: u32 = 6;
 
 /// The writing half of a connection.
 pub(super) struct Writer {
@@ -205,18 +209,14 @@ async fn moving(
     write: impl Future<Output = Result<(), axum::Error>>,
 ) -> Result<(), Broken> {
     let mut write = std::pin::pin!(write);
-    let mut before = progress.bytes();
+    let (mut before, mut moved) = (progress.bytes(), Instant::now());
     loop {
-        match tokio::time::timeout(stall, &mut write).await {
+        match timeout(stall / LOOKS, &mut write).await {
             Ok(Ok(())) => return Ok(()),
             Ok(Err(_)) => return Err(Broken(End::Gone)),
-            Err(_) => {
-                let now = progress.bytes();
-                if now == before {
-                    return Err(Broken(End::Close(CloseCode::SlowConsumer)));
-                }
-                before = now;
-            }
+            Err(_) if progress.bytes() != before => (before, moved) = (progress.bytes(), Instant::now()),
+            Err(_) if moved.elapsed() < stall => (),
+            Err(_) => return Err(Broken(End::Close(CloseCode::SlowConsumer))),
         }
     }
 }

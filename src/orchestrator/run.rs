@@ -224,6 +224,13 @@ impl Run {
         run
     }
 
+    /// Its open question has been waiting for an answer for that long already.
+    pub(super) fn has_asked_for(&mut self, waiting: Duration) {
+        if let Phase::Asking { since } = &mut self.phase {
+            *since = since.checked_sub(waiting).unwrap_or(*since);
+        }
+    }
+
     /// What is to be known of it after a crash, and by its agent's adapter, as JSON.
     pub(super) fn state(&self, agent: Value) -> String {
         let milliseconds = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);

@@ -18,7 +18,6 @@ use tracing::{debug, warn};
 
 use super::answer::Body;
 use super::inbox::Inbox;
-use super::upstream::Client;
 use super::{Dial, Route, egress, forward};
 use crate::metrics::Metrics;
 
@@ -38,7 +37,6 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// What the requests of one box need.
 pub(super) struct Door {
     pub(super) route: Arc<Route>,
-    pub(super) client: Client,
     pub(super) dial: Arc<dyn Dial>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) inbox: Arc<Inbox>,

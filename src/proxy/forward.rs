@@ -96,7 +96,7 @@ async fn ask(door: &Door, upstream: &Upstream, request: Request<Incoming>) -> Re
     asked.method_mut().clone_from(&head.method);
     *asked.uri_mut() = uri;
     *asked.headers_mut() = upstream.headers(&head.headers);
-    let answered = match timeout(HEAD, door.client.request(asked)).await {
+    let answered = match timeout(HEAD, upstream.client.request(asked)).await {
         Ok(Ok(answered)) => answered,
         Ok(Err(error)) => return failed(door, &mut exchange, &error, &sent),
         Err(_) => {

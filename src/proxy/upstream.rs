@@ -43,31 +43,41 @@ const OF_A_CONNECTION: [&str; 10] = [
 /// Parameters by which somebody says who they are.
 const CREDENTIAL_PARAMETERS: [&str; 3] = ["key", "api_key", "access_token"];
 
-/// Speaks to models. Clones share their connections.
+/// Speaks to a model. Clones share their connections.
 pub(super) type Client = hyper_util::client::legacy::Client<Connector, Question>;
 
-/// Makes it. Names are looked up by the system; certificates must be signed by whom browsers trust.
-pub(super) fn client() -> Client {
-    let roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-    let config = rustls::ClientConfig::builder_with_provider(rustls::crypto::ring::default_provider().into())
+/// Makes it. Names are looked up by the system; certificates must be signed by whom browsers trust, or whom the
+/// profile's `ca_file` names.
+fn client(name: &str, config: &ModelApiConfig) -> Result<Client, ConfigError> {
+    let mut roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    for authority in config.authorities(name)? {
+        roots.add(authority).map_err(|error| {
+            ConfigError::new(
+                format!("`{name}.ca_file` holds no authority's certificate: {error}"),
+                "see `config check`",
+            )
+        })?;
+    }
+    let tls = rustls::ClientConfig::builder_with_provider(rustls::crypto::ring::default_provider().into())
         .with_safe_default_protocol_versions()
-        .map(|builder| builder.with_root_certificates(roots).with_no_client_auth());
+        .map_err(|error| ConfigError::new(format!("TLS can't be set up: {error}"), "report it, with the version"))?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
     let mut http = HttpConnector::new();
     http.enforce_http(false);
     http.set_nodelay(true);
-    let https = config.map(|config| {
-        HttpsConnectorBuilder::new().with_tls_config(config).https_or_http().enable_http1().wrap_connector(http)
-    });
-    hyper_util::client::legacy::Client::builder(TokioExecutor::new())
+    let https = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().wrap_connector(http);
+    Ok(hyper_util::client::legacy::Client::builder(TokioExecutor::new())
         .pool_timer(TokioTimer::new())
         .pool_idle_timeout(KEEP)
         .pool_max_idle_per_host(KEPT)
-        .build(Connector(https))
+        .build(Connector(https)))
 }
 
 /// A profile's model.
 pub(super) struct Upstream {
     pub(super) kind: ModelApiKind,
+    pub(super) client: Client,
     pub(super) paths: Paths,
     base: Uri,
     key: Option<ModelKey>,
@@ -86,7 +96,8 @@ impl Upstream {
         };
         let key = config.key(&name)?;
         let header = key.as_ref().and_then(|key| header_of(config.kind, key));
-        Ok(Some(Self { kind: config.kind, paths: Paths::new(config.paths()), base, key, header }))
+        let client = client(&name, config)?;
+        Ok(Some(Self { kind: config.kind, client, paths: Paths::new(config.paths()), base, key, header }))
     }
 
     /// Where a request goes.
@@ -170,7 +181,7 @@ fn end_to_end(all: &HeaderMap) -> HeaderMap {
 
 /// Connects, in bounded time.
 #[derive(Clone)]
-pub(super) struct Connector(Result<HttpsConnector<HttpConnector>, rustls::Error>);
+pub(super) struct Connector(HttpsConnector<HttpConnector>);
 
 impl Service<Uri> for Connector {
     type Response = <HttpsConnector<HttpConnector> as Service<Uri>>::Response;
@@ -178,15 +189,12 @@ impl Service<Uri> for Connector {
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        match &mut self.0 {
-            Ok(connector) => connector.poll_ready(context),
-            Err(error) => Poll::Ready(Err(error.clone().into())),
-        }
+        self.0.poll_ready(context)
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        let connecting = self.0.as_mut().map(|connector| connector.call(uri)).map_err(|error| error.clone());
-        Box::pin(async move { timeout(CONNECT, connecting?).await? })
+        let connecting = self.0.call(uri);
+        Box::pin(async move { timeout(CONNECT, connecting).await? })
     }
 }
 

@@ -14,6 +14,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use streamgate_shim::control::{Command, Signal, Start, Status};
 use streamgate_shim::record::{Body, Record};
+use tokio::sync::mpsc::error::SendError;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -28,6 +29,8 @@ use crate::domain::Epoch;
 const OUTPUT_BATCHES: usize = 16;
 /// The most lines in one: what they mean commits as one, and others wait for it.
 const BATCH_LINES: usize = 512;
+/// The most bytes of one that waits among others.
+const SMALL_BATCH: usize = 256 << 10;
 /// How long a shim that was just started may take to answer, its agent's start included.
 const START_DEADLINE: Duration = Duration::from_secs(20);
 /// How long a shim may take for what it does at once.
@@ -193,7 +196,7 @@ impl Follower {
             let (mut lines, exit) = sort(records);
             while !lines.is_empty() {
                 let rest = lines.split_off(lines.len().min(BATCH_LINES));
-                if self.output.send(Output::Lines(lines)).await.is_err() {
+                if pass_on(&self.output, lines).await.is_err() {
                     return;
                 }
                 lines = rest;
@@ -253,6 +256,17 @@ async fn kill(control: &Control, host: &dyn Host) -> Result<(), RuntimeError> {
         Err(error) => warn!(%error, "An agent could not be killed by its shim: all that runs in its box ends"),
     }
     host.stop().await
+}
+
+/// Passes a batch on. A large one goes when all before it have been taken: what waits stays small, however long an
+/// agent's lines are. Fails when nobody listens.
+async fn pass_on(output: &mpsc::Sender<Output>, lines: Vec<Line>) -> Result<(), SendError<()>> {
+    let bytes = lines.iter().map(|line| if let LineText::Utf8(text) = &line.text { text.len() } else { 0 });
+    let room = if bytes.sum::<usize>() > SMALL_BATCH { OUTPUT_BATCHES } else { 1 };
+    if let Some(place) = output.reserve_many(room).await?.next() {
+        place.send(Output::Lines(lines));
+    }
+    Ok(())
 }
 
 /// The lines among `records`, and the agent's end if it is there.

@@ -96,6 +96,8 @@ pub struct QuestionRecord {
     pub questions: Vec<Question>,
     /// What was said.
     pub answer: Option<Answer>,
+    /// When it was asked.
+    pub asked_at: Timestamp,
 }
 
 #[derive(FromRow)]
@@ -148,6 +150,7 @@ pub(super) struct QuestionRow {
     task_id: String,
     questions: String,
     answer: Option<String>,
+    asked_at: i64,
 }
 
 fn usage(input_tokens: i64, output_tokens: i64, cost_usd: f64) -> Usage {
@@ -221,6 +224,7 @@ impl QuestionRow {
                 .answer
                 .map(|answer| serde_json::from_str(&answer).map_err(|_| corrupt("answer")))
                 .transpose()?,
+            asked_at: Timestamp(self.asked_at),
         })
     }
 }

@@ -15,6 +15,7 @@ mod metered;
 mod model;
 mod restart;
 mod streams;
+mod tls;
 mod world;
 
 /// Each story under both runtimes.

@@ -1,5 +1,6 @@
 //! A model that does what the test says, when it says it.
 
+use futures_util::FutureExt as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
@@ -17,6 +18,11 @@ impl Puppet {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         Self { listener, url }
+    }
+
+    /// Whether nobody has come that was not heard.
+    pub(crate) fn is_alone(&self) -> bool {
+        self.listener.accept().now_or_never().is_none()
     }
 
     /// The next request, and the connection that its answer goes to.

@@ -99,10 +99,16 @@ impl Worker {
         let past = AbortOnDropHandle::new(tokio::spawn(past));
         let questions = self.parts.store.questions(task.id).await?;
         let open = open_asks(&questions, &state);
+        let asked_at = questions.iter().filter(|question| open.iter().any(|open| open.ask_id == question.id));
+        let asked_at = asked_at.map(|question| question.asked_at).min();
         let allowance = Allowance::new(&task.options, &self.profile, &self.parts.limits);
         let share =
             Share { _slot: self.parts.users.run_again(&task.user), counted: self.parts.metrics.task(task.state) };
-        self.run = Some(Run::restore(task, allowance, share, &state, past, open, self.parts.limits.event_bytes));
+        let mut run = Run::restore(task, allowance, share, &state, past, open, self.parts.limits.event_bytes);
+        if let Some(asked_at) = asked_at {
+            run.has_asked_for(self.parts.clock.now().since(asked_at));
+        }
+        self.run = Some(run);
         if self.seat.is_empty() {
             let gone = || End::failed("its container is gone", true);
             let end = state.stopping.clone().unwrap_or_else(gone);

@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::Path;
 
+use futures_util::FutureExt as _;
 use streamgate_shim::control::{Message, Outcome, Request, SOCKET};
 use streamgate_shim::record::{Exit as RecordedExit, segment_name};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
@@ -98,4 +99,20 @@ async fn an_end_in_the_spool_is_passed_on_and_the_agent_is_gone_only_if_its_host
             assert!(output.try_recv().is_err_and(|error| error == mpsc::error::TryRecvError::Empty), "one end");
         }
     }
+}
+
+#[tokio::test]
+async fn one_large_batch_waits_for_its_reader_and_no_second_one() {
+    let (output, mut lines) = mpsc::channel(OUTPUT_BATCHES);
+    let batch = |bytes: usize| vec![Line { record: 1, text: LineText::Utf8("x".repeat(bytes)) }];
+    for _ in 1..OUTPUT_BATCHES {
+        pass_on(&output, batch(SMALL_BATCH)).now_or_never().expect("there is room for what is small").unwrap();
+    }
+    assert!(pass_on(&output, batch(SMALL_BATCH + 1)).now_or_never().is_none(), "others wait");
+    while lines.try_recv().is_ok() {}
+    pass_on(&output, batch(SMALL_BATCH + 1)).now_or_never().expect("nobody waits").unwrap();
+    assert!(pass_on(&output, batch(SMALL_BATCH + 1)).now_or_never().is_none(), "a large one waits");
+    pass_on(&output, batch(1)).now_or_never().expect("there is room for what is small").unwrap();
+    drop(lines);
+    pass_on(&output, batch(1)).await.expect_err("nobody listens");
 }

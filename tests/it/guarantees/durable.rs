@@ -1,7 +1,9 @@
 //! G1 Durable before visible, G6 No silent gap, G7 One at a time.
 
 use serde_json::{Value, json};
+use sqlx::{Connection as _, Executor as _, PgConnection, SqliteConnection};
 
+use crate::database::TestDatabase;
 use crate::frames::{check_history, of_task, replay, replay_texts, seq, seqs, text, unsigned};
 use crate::support::{Client, TestGateway, of_type, on_both, streamed, types};
 use crate::world::{Lock, eventually, hold};
@@ -229,6 +231,36 @@ async fn g7_queued_tasks_survive_a_restart_and_the_running_one_goes_on() {
         assert_apart(&history, &queued);
         let recalled = of_task(&history, &queued[1]);
         assert_eq!(of_type(&recalled, "turn.done")[0]["result_text"], "three", "the same workspace");
+        gateway.stop().await;
+    })
+    .await;
+}
+
+/// Does something to a gateway's database behind its back.
+async fn meddle(database: &TestDatabase, statement: &'static str) {
+    if database.is_postgres() {
+        PgConnection::connect(&database.url).await.unwrap().execute(statement).await.unwrap();
+    } else {
+        SqliteConnection::connect(&database.url).await.unwrap().execute(statement).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn g7_the_time_to_answer_a_question_runs_on_while_no_gateway_does() {
+    on_both(|database| async {
+        let mut gateway = TestGateway::start(database).await;
+        let mut client = gateway.client("alice").await;
+        client.send(json!({"type": "task.submit", "prompt": "/ask Go on? | Yes"})).await;
+        let session = text(&client.expect("task:ask_user").await, "session_id");
+        // As if it had been asked a day and an hour ago; a day is the limit.
+        meddle(&gateway.database, "UPDATE questions SET asked_at = asked_at - 90000000").await;
+        gateway.restart().await;
+        let mut client = gateway.client("alice").await;
+        client.send(json!({"type": "session.resume", "session_id": session})).await;
+        let end = client.until_task_end().await;
+        let error = text(end.last().unwrap(), "error");
+        assert_eq!(error, "timeout: the question was not answered within 86400 s");
+        check_history(&replay(&mut client, &session).await);
         gateway.stop().await;
     })
     .await;

@@ -330,7 +330,15 @@ impl Worker {
                         }
                     }));
                 }
-                Wake::Answered => self.last_calls = None,
+                Wake::Answered => {
+                    self.last_calls = None;
+                    if let Some(run) = &self.run {
+                        // What they cost goes to the next gateway with the run.
+                        let task = run.task;
+                        self.settle_bill().await;
+                        self.publish(Some(task), &[], Vec::new()).await?;
+                    }
+                }
             }
         }
     }

@@ -106,15 +106,11 @@ impl ProcessRuntime {
         spool: &Workspace,
         start: Start,
     ) -> Result<Captured, RuntimeError> {
-        let mut child = Command::new(&self.shim)
-            .arg(spool.path())
-            .args(["--linger-seconds", LINGER])
-            .env_clear()
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .process_group(0)
-            .spawn()
+        let mut command = Command::new(&self.shim);
+        command.arg(spool.path()).args(["--linger-seconds", LINGER]).env_clear();
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
+        let mut child = shim::spawn(&mut command)
+            .await
             .map_err(|error| RuntimeError::StartFailed(format!("`{}`: {error}", self.shim.display())))?;
         let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).unwrap_or(0);
         let file = self.note(spool_id);

@@ -27,7 +27,9 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
+use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::debug;
@@ -82,8 +84,8 @@ pub struct Channel {
     inbox: Arc<Inbox>,
     leaving: CancellationToken,
     left: CancellationToken,
-    _server: AbortOnDropHandle<()>,
-    _closing: DropGuard,
+    server: AbortOnDropHandle<()>,
+    closing: DropGuard,
 }
 
 impl ModelProxy {
@@ -139,7 +141,7 @@ impl ModelProxy {
         });
         debug!(container.id = %container_id, "The way from box `{container_id}` is open");
         let (server, closing) = (AbortOnDropHandle::new(server), closing.drop_guard());
-        Ok(Some(Channel { inbox, leaving, left, _server: server, _closing: closing }))
+        Ok(Some(Channel { inbox, leaving, left, server, closing }))
     }
 }
 
@@ -159,6 +161,20 @@ impl Channel {
     /// calls that are under way will have used. Metrics still count it.
     pub fn start_over(&mut self) {
         self.inbox.start_over();
+    }
+
+    /// No task is at work: the model is asked nothing more until [`Channel::start_over`]. What is under way goes on.
+    pub fn rest(&self) {
+        self.inbox.rest();
+    }
+
+    /// Closes it, and gives what nobody has taken, with what was under way: waits for that to be known for as long
+    /// as `patience`.
+    pub async fn close(self, patience: Duration) -> Vec<Metered> {
+        let Self { inbox, server, closing, .. } = self;
+        drop((server, closing));
+        let _ = timeout(patience, inbox.quiet()).await; // What is not known by then is not counted.
+        std::iter::from_fn(|| inbox.take()).collect()
     }
 
     /// Lets nobody else in, so that the channel can be handed over: a request that comes now waits in its box for who

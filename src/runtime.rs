@@ -64,6 +64,8 @@ pub enum Output {
 pub struct Line {
     /// Its number in the spool: 1 for the first, no gaps.
     pub record: u64,
+    /// How much the spool keeps of it.
+    pub bytes: usize,
     /// What it holds.
     pub text: LineText,
 }

@@ -138,6 +138,17 @@ async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
 }
 
 #[tokio::test]
+async fn a_start_that_finds_its_name_taken_leaves_who_has_it_alone() {
+    let (one, other) = (Gateway::new().await, Gateway::new().await);
+    let spec = spec(ECHO);
+    let mut agent = one.runtime.start(&spec).await.unwrap();
+    let error = other.runtime.start(&spec).await.err().unwrap();
+    assert!(matches!(error, RuntimeError::StartFailed(_)), "{error:?}");
+    agent.process.write("w", "still here\n", DEADLINE).await.unwrap();
+    assert_eq!(line(&mut agent).await, "still here");
+}
+
+#[tokio::test]
 async fn a_line_in_is_a_line_out_soon() {
     let gateway = Gateway::new().await;
     let mut agent = gateway.start(ECHO).await;

@@ -1,9 +1,10 @@
-//! Where a session's agent sits: empty, on its way, there with its voice and its ears, or leaving.
+//! Where a session's agent sits: empty, in line, on its way, there with its voice and its ears, or leaving.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, timeout};
@@ -14,7 +15,7 @@ use crate::agent::{Adapter, AgentCommand, AgentEvent, Tell, Turn};
 use crate::domain::ContainerId;
 use crate::hub::Receipt;
 use crate::proxy::{Channel, Metered};
-use crate::runtime::pool::{Lease, PoolError};
+use crate::runtime::pool::{Lease, PoolError, Reserved};
 use crate::runtime::{AgentProcess, Exit, Line, LineText, Output, RuntimeError};
 
 /// How long an agent may take to read one command before the run fails.
@@ -35,6 +36,8 @@ const COMMAND_KIB: usize = 16 << 10;
 pub(super) enum Seat {
     /// Nobody, and nobody is coming.
     Empty,
+    /// A place for one is waited for.
+    Waiting(BoxFuture<'static, Result<Reserved, PoolError>>),
     /// An agent is being started.
     Starting(oneshot::Receiver<Result<Lease, PoolError>>),
     /// An agent is there.
@@ -45,6 +48,8 @@ pub(super) enum Seat {
 
 /// What happens at the seat.
 pub(super) enum SeatEvent {
+    /// There is a place for an agent, or none could be had.
+    Reserved(Result<Reserved, PoolError>),
     /// The agent is there, or could not be had.
     Started(Result<Lease, PoolError>),
     /// The agent said something.
@@ -132,6 +137,7 @@ impl Seat {
     pub(super) async fn next(&mut self, idle_stop: Duration) -> SeatEvent {
         match self {
             Self::Empty => std::future::pending().await,
+            Self::Waiting(reserved) => SeatEvent::Reserved(reserved.await),
             Self::Starting(started) => {
                 let gone = || Err(PoolError::Start(RuntimeError::Gone));
                 SeatEvent::Started((&mut *started).await.unwrap_or_else(|_| gone()))
@@ -238,6 +244,9 @@ impl Occupant {
     /// Lets the agent be stopped when its place is needed.
     pub(super) fn set_idle(&mut self) {
         self.idle_since = Some(Instant::now());
+        if let Some(channel) = &self.channel {
+            channel.rest();
+        }
         self.lease.set_idle();
     }
 
@@ -334,6 +343,14 @@ impl Occupant {
         let Some(channel) = &mut self.channel else { return Vec::new() };
         let _ = timeout(LAST_CALL, channel.quiet()).await; // What takes longer is not counted.
         std::iter::from_fn(|| channel.try_recv()).collect()
+    }
+
+    /// Cuts off what goes through its way to its model, and gives what that had used and nobody has heard of.
+    pub(super) async fn close_channel(&mut self) -> Vec<Metered> {
+        match self.channel.take() {
+            Some(channel) => channel.close(LAST_CALL).await,
+            None => Vec::new(),
+        }
     }
 
     /// Leaves out from now on what calls of its model used that have begun: they belong to what it did before.

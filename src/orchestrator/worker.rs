@@ -137,6 +137,8 @@ pub(super) struct Worker {
     heard: u64,
     /// What of that has been published.
     published: u64,
+    /// How much has been heard since, in bytes.
+    unpublished_bytes: usize,
     /// What of that will be durable when: then the shim may forget it.
     unacknowledged: VecDeque<(u64, Receipt)>,
     /// Draining: waits for the answers that the agent's model is giving, which go through this gateway.
@@ -238,6 +240,7 @@ impl Worker {
             last: None,
             heard: 0,
             published: 0,
+            unpublished_bytes: 0,
             unacknowledged: VecDeque::new(),
             last_calls: None,
         }
@@ -332,22 +335,18 @@ impl Worker {
                 }
                 Wake::Answered => {
                     self.last_calls = None;
-                    if let Some(run) = &self.run {
-                        // What they cost goes to the next gateway with the run.
-                        let task = run.task;
-                        self.settle_bill().await;
-                        self.publish(Some(task), &[], Vec::new()).await?;
-                    }
+                    self.hand_over_bill().await?;
                 }
             }
         }
     }
 
     /// Whether the session has nothing left to do here. Draining, that is as soon as its model is not in the middle of
-    /// an answer and what was published has committed: its agent works on, and is heard from there by whoever takes it
-    /// up.
+    /// an answer, no box of it is being started or taken away, and what was published has committed: its agent works
+    /// on, and is heard from there by whoever takes it up.
     fn is_done(&self, draining: bool) -> bool {
-        if self.last.is_some() || (self.run.is_some() && self.last_calls.is_some()) {
+        let is_answering = self.run.is_some() && self.last_calls.is_some();
+        if self.last.is_some() || is_answering || matches!(self.seat, Seat::Starting(_) | Seat::Leaving(_)) {
             return false;
         }
         let at_work = self.run.is_some() || self.starting.is_some() || self.ending.is_some();
@@ -364,7 +363,7 @@ impl Worker {
                 // First its box goes, then the session.
                 Seat::Up(_) => self.dismiss().await?,
                 Seat::Leaving(_) => (),
-                Seat::Starting(_) | Seat::Empty => {
+                Seat::Waiting(_) | Seat::Starting(_) | Seat::Empty => {
                     self.close().await?;
                     return Ok(true);
                 }
@@ -376,8 +375,8 @@ impl Worker {
         }
         if self.starting.is_some() || !self.ready.is_empty() {
             match &mut self.seat {
-                Seat::Empty => self.start_agent().await?,
-                Seat::Starting(_) | Seat::Leaving(_) => (),
+                Seat::Empty => self.await_place(),
+                Seat::Waiting(_) | Seat::Starting(_) | Seat::Leaving(_) => (),
                 Seat::Up(_) => {
                     self.answer_ready().await?;
                     self.begin().await?;
@@ -426,7 +425,7 @@ impl Worker {
         };
         self.last = Some(receipt.clone());
         if self.seat.occupant().is_some() && self.published < record {
-            self.published = record;
+            (self.published, self.unpublished_bytes) = (record, 0);
             self.unacknowledged.push_back((record, receipt.clone()));
             self.acknowledge();
         }

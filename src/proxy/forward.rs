@@ -52,6 +52,9 @@ fn check<'a>(door: &'a Door, request: &Request<Incoming>) -> Result<&'a Upstream
     if let Some(message) = unreadable(request.headers(), is_paid) {
         return Err(refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, "invalid_request_error", message));
     }
+    if is_paid && door.inbox.rests() {
+        return Err(forbid("no task is at work: an agent reaches its model for its tasks"));
+    }
     if request.body().size_hint().lower() > MAX_BYTES {
         return Err(faulty(Fault::TooLarge));
     }

@@ -21,6 +21,8 @@ pub(super) struct Inbox {
 #[derive(Clone, Copy, Default)]
 struct UnderWay {
     task: Task,
+    /// No task is at work: no call begins.
+    rests: bool,
     /// Calls of that task that have not come to their end.
     calls: usize,
 }
@@ -67,8 +69,18 @@ impl Inbox {
     /// Another task begins: forgets what waits, and what is under way.
     pub(super) fn start_over(&self) {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        self.under_way.send_modify(|now| *now = UnderWay { task: Task(now.task.0 + 1), calls: 0 });
+        self.under_way.send_modify(|now| *now = UnderWay { task: Task(now.task.0 + 1), rests: false, calls: 0 });
         waiting.clear();
+    }
+
+    /// The task is over, and the next one has not begun.
+    pub(super) fn rest(&self) {
+        self.under_way.send_modify(|now| now.rests = true);
+    }
+
+    /// Whether a call would be nobody's.
+    pub(super) fn rests(&self) -> bool {
+        self.under_way.borrow().rests
     }
 
     /// A call begins; gives whose it is.

@@ -261,8 +261,8 @@ async fn kill(control: &Control, host: &dyn Host) -> Result<(), RuntimeError> {
 /// Passes a batch on. A large one goes when all before it have been taken: what waits stays small, however long an
 /// agent's lines are. Fails when nobody listens.
 async fn pass_on(output: &mpsc::Sender<Output>, lines: Vec<Line>) -> Result<(), SendError<()>> {
-    let bytes = lines.iter().map(|line| if let LineText::Utf8(text) = &line.text { text.len() } else { 0 });
-    let room = if bytes.sum::<usize>() > SMALL_BATCH { OUTPUT_BATCHES } else { 1 };
+    let bytes: usize = lines.iter().map(|line| line.bytes).sum();
+    let room = if bytes > SMALL_BATCH { OUTPUT_BATCHES } else { 1 };
     if let Some(place) = output.reserve_many(room).await?.next() {
         place.send(Output::Lines(lines));
     }
@@ -273,15 +273,15 @@ async fn pass_on(output: &mpsc::Sender<Output>, lines: Vec<Line>) -> Result<(), 
 fn sort(records: Vec<Record>) -> (Vec<Line>, Option<Exit>) {
     let mut lines = Vec::with_capacity(records.len());
     for Record { number, body } in records {
-        let text = match body {
-            Body::Line(bytes) => String::from_utf8(bytes).map_or(LineText::NotUtf8, LineText::Utf8),
-            Body::LongLine { .. } => LineText::TooLong,
+        let (bytes, text) = match body {
+            Body::Line(line) => (line.len(), String::from_utf8(line).map_or(LineText::NotUtf8, LineText::Utf8)),
+            Body::LongLine { .. } => (0, LineText::TooLong),
             Body::Exit(exit) => {
                 let exit = Exit { code: exit.code, oom: exit.oom, stderr_tail: exit.stderr_tail, damaged: None };
                 return (lines, Some(exit));
             }
         };
-        lines.push(Line { record: number, text });
+        lines.push(Line { record: number, bytes, text });
     }
     (lines, None)
 }

@@ -179,6 +179,21 @@ impl DockerRuntime {
         self.engine.call(self.engine.docker.list_containers(Some(options))).await
     }
 
+    /// Takes away what a start has left: that one's container and nothing else, as another gateway may have one of
+    /// the same name.
+    async fn undo(&self, spec: &AgentSpec, spool_id: SpoolId, spool: &Workspace) {
+        let name = container_name(spec.container_id);
+        let undone = async {
+            for container in self.containers(Some(format!("{}={spool_id}", spec::SPOOL_LABEL))).await? {
+                self.engine.remove(container.id.as_deref().unwrap_or(&name)).await?;
+            }
+            spool.erase().await.map_err(unerased)
+        };
+        if let Err(left) = undone.await {
+            warn!("Container `{name}` did not start, and can't be removed: {left}");
+        }
+    }
+
     async fn start_in(&self, id: &str, spool: &Workspace, agent: Launch) -> Result<Captured, RuntimeError> {
         self.engine.call(self.engine.docker.start_container(id, None)).await.map_err(engine::not_started)?;
         debug!("Container `{id}` started");
@@ -200,19 +215,14 @@ impl Runtime for DockerRuntime {
         }
 
         let agent = self.agent(spec).await?;
-        let name = container_name(spec.container_id);
-        let started = match self.create(spec, &workspace, &spool, spool_id, spec::RUN).await {
-            Ok(id) => self.start_in(&id, &spool, Launch::of(spec, agent)).await,
-            Err(error) => Err(error),
+        let started = async {
+            let id = self.create(spec, &workspace, &spool, spool_id, spec::RUN).await?;
+            self.start_in(&id, &spool, Launch::of(spec, agent)).await
         };
-        match started {
+        match started.await {
             Ok(captured) => Ok(agent_in(spec, spool_id, captured)),
             Err(error) => {
-                let left = self.engine.remove(&name).await.err().map(|error| error.to_string());
-                let left = left.or(spool.erase().await.err().map(|error| error.to_string()));
-                if let Some(left) = left {
-                    warn!("Container `{name}` did not start, and can't be removed: {left}");
-                }
+                self.undo(spec, spool_id, &spool).await;
                 Err(error)
             }
         }

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 pub use self::lease::{Evicted, Lease};
 use self::slots::{Grant, Shared, Slot};
@@ -30,7 +30,7 @@ pub struct PoolLimits {
     pub containers_per_user: usize,
     /// Boxes of this gateway, warm ones too: `limits.containers`.
     pub containers: usize,
-    /// How long [`Pool::acquire`] takes at most: `runtime.start_timeout_seconds`.
+    /// How long [`Pool::reserve`] and [`Reserved::start`] take together at most: `runtime.start_timeout_seconds`.
     pub start_timeout: Duration,
 }
 
@@ -101,20 +101,20 @@ impl Pool {
         Self { shared, profiles: Arc::new(profiles), start_timeout: limits.start_timeout }
     }
 
-    /// A box with a running agent: `existing` with its files, or else a new one, warm if there is one.
-    /// Who waits is served in order. Cancel safe: a box that nobody takes is stopped.
-    pub async fn acquire(
+    /// A place for a box: for `existing` with its files, or else for a new one, warm if there is one. Who waits is
+    /// served in order. Cancel safe: who leaves loses the place.
+    pub async fn reserve(
         &self,
         user: &UserId,
         profile_id: &ProfileId,
         existing: Option<ContainerId>,
-    ) -> Result<Lease, PoolError> {
+    ) -> Result<Reserved, PoolError> {
         let deadline = Instant::now() + self.start_timeout;
         let profile = self.profiles.get(profile_id).ok_or_else(|| PoolError::UnknownProfile(profile_id.clone()))?;
         let wants_warm = existing.is_none().then(|| profile_id.clone());
         let place = self.shared.queue(user.clone(), wants_warm)?;
         let slot = match timeout_at(deadline, place.granted()).await {
-            Ok(Some(Grant::Warm(lease))) => return Ok(*lease),
+            Ok(Some(Grant::Warm(lease))) => return Ok(Reserved(Reservation::Warm(lease))),
             Ok(Some(Grant::Slot(slot))) => slot,
             Ok(None) => return Err(PoolError::Closed),
             Err(_) => return Err(PoolError::NoCapacity),
@@ -124,14 +124,8 @@ impl Pool {
             profile_id: profile_id.clone(),
             profile: Arc::clone(profile),
         };
-        match timeout_at(deadline, self.start(slot, spec, existing.is_none())).await {
-            Ok(Ok(started)) => Ok(started?),
-            Ok(Err(_)) => Err(RuntimeError::StartFailed("its start panicked".to_owned()).into()),
-            Err(_) => {
-                let seconds = self.start_timeout.as_secs();
-                Err(RuntimeError::StartFailed(format!("it took longer than {seconds} s")).into())
-            }
-        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        Ok(Reserved(Reservation::Cold { slot, spec, new: existing.is_none(), left }))
     }
 
     /// Takes over the box of a session that had one before: what it says is heard from the record after
@@ -146,7 +140,7 @@ impl Pool {
         };
         let slot = self.shared.take(user.clone()).ok_or(PoolError::Closed)?;
         self.shared.hold(found.container_id);
-        Ok(Some(Lease::new(slot, agent)))
+        Ok(Some(Lease::new(slot, agent, false)))
     }
 
     /// The boxes of this gateway's instance that are there.
@@ -162,35 +156,6 @@ impl Pool {
     /// Takes a box away that nobody has.
     pub async fn remove(&self, container_id: ContainerId) -> Result<(), RuntimeError> {
         self.shared.runtime.remove(container_id).await
-    }
-
-    /// Starts an agent in a task of its own: a start must not be broken off half-way.
-    fn start(&self, slot: Slot, spec: AgentSpec, new: bool) -> oneshot::Receiver<Result<Lease, RuntimeError>> {
-        let (sender, receiver) = oneshot::channel();
-        let shared = Arc::clone(&self.shared);
-        self.shared.spawn(async move {
-            let started = shared.start(&spec).await;
-            let abandoned = match started.map(|agent| Lease::new(slot, agent)) {
-                Ok(lease) => match sender.send(Ok(lease)) {
-                    Ok(()) => false,
-                    Err(lease) => {
-                        if let Ok(lease) = lease {
-                            lease.end().await;
-                        }
-                        true
-                    }
-                },
-                // Nobody may be left to hear it.
-                Err(error) => {
-                    let _ = sender.send(Err(error));
-                    true
-                }
-            };
-            if abandoned && new {
-                shared.erase(spec.container_id).await;
-            }
-        });
-        receiver
     }
 
     /// The files of a box, whether it runs or not.
@@ -214,6 +179,54 @@ impl Pool {
         self.shared.close();
         self.shared.finished().await;
     }
+}
+
+/// A place for a box, which has not been started yet unless it is a warm one. Dropping it gives it back.
+pub struct Reserved(Reservation);
+
+enum Reservation {
+    Warm(Box<Lease>),
+    Cold {
+        slot: Slot,
+        spec: AgentSpec,
+        /// Whether it has no files yet.
+        new: bool,
+        /// How long its start may take.
+        left: Duration,
+    },
+}
+
+impl Reserved {
+    /// Starts the agent in it, after taking away what is left of the box: call it for a box of a session only
+    /// while the session is ours. Cancel safe: an agent that nobody takes is stopped.
+    pub async fn start(self) -> Result<Lease, PoolError> {
+        let (slot, spec, new, left) = match self.0 {
+            Reservation::Warm(lease) => return Ok(*lease),
+            Reservation::Cold { slot, spec, new, left } => (slot, spec, new, left),
+        };
+        match timeout(left, start(slot, spec, new)).await {
+            Ok(Ok(started)) => Ok(started?),
+            Ok(Err(_)) => Err(RuntimeError::StartFailed("its start panicked".to_owned()).into()),
+            Err(_) => {
+                Err(RuntimeError::StartFailed("it took longer than `runtime.start_timeout_seconds`".to_owned()).into())
+            }
+        }
+    }
+}
+
+/// Starts an agent in a task of its own: a start must not be broken off half-way.
+fn start(slot: Slot, spec: AgentSpec, new: bool) -> oneshot::Receiver<Result<Lease, RuntimeError>> {
+    let (sender, receiver) = oneshot::channel();
+    let shared = slot.shared();
+    slot.shared().spawn(async move {
+        let started = shared.start(&spec).await;
+        if started.is_err() && new {
+            shared.erase(spec.container_id).await;
+        }
+        // Nobody may be left to hear it: then it goes again.
+        let _ = sender.send(started.map(|agent| Lease::new(slot, agent, new)));
+    });
+    receiver
 }
 
 #[cfg(test)]

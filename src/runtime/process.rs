@@ -173,7 +173,7 @@ impl Runtime for ProcessRuntime {
                 Ok(agent_in(spec, spool_id, &workspace, captured))
             }
             Err(error) => {
-                self.remove(spec.container_id).await?;
+                self.remove_where(|found| found.spool == spool_id).await?;
                 Err(error)
             }
         }

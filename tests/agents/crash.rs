@@ -47,6 +47,7 @@ async fn a_tool_runs_on_while_no_gateway_lives_and_its_turn_is_heard_to_its_end(
     assert_eq!(frames.last().unwrap()["status"], "completed", "{:?}", frames.last());
     assert!(outputs(&frames)[0].contains("went-42"), "{frames:?}");
     assert!(streamed(&frames).ends_with("and the end"), "{frames:?}");
+    used_both_calls(&frames);
     assert!(session.remembered(&mut client).await.contains("TEXT: at it"));
 }
 
@@ -101,7 +102,11 @@ async fn a_gateway_that_is_stopped_lets_the_model_finish_its_answer_and_the_next
     assert_eq!(said.matches("beginning").count(), 1, "{said}");
     assert!(said.ends_with("and the end"), "{said}");
     assert!(outputs(&frames)[0].contains("42"), "{frames:?}");
-    // A thousand for each of its calls, that of the first gateway's too.
-    let input = only(&frames, "turn.done")["input_tokens"].as_u64();
+    used_both_calls(&frames);
+}
+
+/// A turn's usage is a thousand tokens for each of its calls, that of the first gateway's too.
+fn used_both_calls(frames: &[Value]) {
+    let input = only(frames, "turn.done")["input_tokens"].as_u64();
     assert!(input.is_some_and(|tokens| tokens >= 2_000), "{input:?}");
 }

@@ -181,6 +181,18 @@ async fn what_is_no_line_is_dropped_and_what_comes_after_is_heard() {
     gateway.stop().await;
 }
 
+/// 96 MB of it; a spool holds 64 MiB.
+#[tokio::test]
+async fn an_agent_that_says_much_that_means_nothing_does_not_wait_for_a_word_that_does() {
+    let mut world = World::docker().await;
+    let node = DataDir::new();
+    let gateway = world.start(&node).await;
+    let script = "speak 5 0; for k in $(seq 12); do letters 8000000; echo; done; speak 5 0";
+    world.tell_shell(10, script).await.check_whole(&world.journal().await).await;
+    stayed_small(&gateway);
+    gateway.stop().await;
+}
+
 #[tokio::test]
 async fn an_agent_that_never_reads_or_closes_its_output_fails_alone() {
     let mut world = World::docker().await;

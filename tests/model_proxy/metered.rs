@@ -3,7 +3,7 @@
 use crate::mock_llm::Mock;
 use crate::world::{Kind, World, next, tokens};
 
-crate::under_both!(every_api_is_metered);
+crate::under_both!(every_api_is_metered, no_call_that_is_paid_for_begins_between_two_tasks);
 
 async fn every_api_is_metered(kind: Kind) {
     let mock = Mock::start();
@@ -65,4 +65,21 @@ async fn every_api_is_metered(kind: Kind) {
     // One was told at the beginning, and seven letters came.
     assert_eq!(tokens(&next(&mut channel).await), "m 1000 3 0 0");
     assert_eq!(world.metric(r#"model_requests_total{outcome="cut_off"}"#), 1);
+}
+
+async fn no_call_that_is_paid_for_begins_between_two_tasks(kind: Kind) {
+    let mock = Mock::start();
+    let world = World::new(kind, "anthropic", &mock.url).await;
+    let (mut shell, mut channel) = world.start().await;
+    let body = r#"{"model":"m","messages":[{"role":"user","content":"TEXT: one"}]}"#;
+    channel.rest();
+    let answer = shell.ask("POST /v1/messages", body).await;
+    assert!(answer.starts_with("HTTP/1.1 403") && answer.contains("no task is at work"), "{answer}");
+    let answer = shell.ask("GET /v1/models", "").await;
+    assert!(!answer.starts_with("HTTP/1.1 403"), "what costs nothing may be asked: {answer}");
+    channel.start_over();
+    let answer = shell.ask("POST /v1/messages", body).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let asked = mock.requests().await;
+    assert_eq!(asked.iter().filter(|request| request["path"] == "/v1/messages").count(), 1, "{asked:?}");
 }

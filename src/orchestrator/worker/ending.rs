@@ -57,13 +57,35 @@ impl Worker {
     /// A model has answered: the task may have cost its budget by that.
     pub(super) async fn meter(&mut self, call: &Metered) -> Result<(), Lost> {
         let Some(run) = &mut self.run else { return Ok(()) };
-        let Some(end) = run.meter(call) else { return Ok(()) };
+        let Some(end) = run.meter(call) else { return self.note_bill().await };
         if run.is_paused() {
             // Nothing was to be spent while nobody has said so.
             return self.end_run(end, false, Vec::new()).await;
         }
         let stops = if run.asks_for_more() { run.pause(end) } else { run.stop(end) };
         if stops { self.interrupt().await } else { Ok(()) }
+    }
+
+    /// Has the journal know what the run has cost, before the agent makes much of it: a gateway that dies must not
+    /// forget what was spent. While the journal is away, what is published next says it.
+    async fn note_bill(&mut self) -> Result<(), Lost> {
+        let task = self.run.as_ref().map(|run| run.task);
+        if self.parts.hub.journal().is_available() {
+            self.publish(task, &[], Vec::new()).await?;
+        }
+        Ok(())
+    }
+
+    /// The agent's model is reached through the next gateway from now on: what it has cost here goes there with the
+    /// run.
+    pub(super) async fn hand_over_bill(&mut self) -> Result<(), Lost> {
+        let (Some(occupant), Some(run)) = (self.seat.occupant(), &mut self.run) else { return Ok(()) };
+        for call in occupant.close_channel().await {
+            run.meter(&call);
+        }
+        let task = run.task;
+        self.publish(Some(task), &[], Vec::new()).await?;
+        Ok(())
     }
 
     async fn interrupt(&mut self) -> Result<(), Lost> {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures_util::FutureExt as _;
 use serde_json::Value;
 use tokio::sync::oneshot;
 use tracing::{debug, error, info, warn};
@@ -20,41 +21,44 @@ use crate::journal::Effect;
 use crate::protocol::Event;
 use crate::protocol::reply::raw_json;
 use crate::proxy::Channel;
-use crate::runtime::pool::{Lease, PoolError};
+use crate::runtime::pool::{Lease, PoolError, Reserved};
 use crate::runtime::{Line, RuntimeError};
 
-/// After how many records that mean nothing it is noted that they have been heard.
+/// After how many records that mean nothing, or how many bytes of them, it is noted that they have been heard. Less
+/// than an agent's spool has room for.
 const SILENT_RECORDS: u64 = 256;
+const SILENT_BYTES: usize = 4 << 20;
 
 impl Worker {
-    pub(super) async fn start_agent(&mut self) -> Result<(), Lost> {
-        let (started, coming) = oneshot::channel();
-        // What is left of the session's box goes with a start: only while the session is ours.
+    /// Gets in line for an agent.
+    pub(super) fn await_place(&mut self) {
+        let parts = Arc::clone(&self.parts);
+        let (user, profile, container) = (self.user.clone(), self.profile_id.clone(), self.container);
+        let reserved = async move { parts.pool.reserve(&user, &profile, container).await };
+        self.seat = Seat::Waiting(reserved.boxed());
+    }
+
+    async fn start_agent(&mut self, reserved: Reserved) -> Result<(), Lost> {
+        let (mut started, coming) = oneshot::channel();
+        // What is left of the session's box goes with a start: only while the session is ours. It may have waited
+        // for its place for long, so that is made sure of now.
         let ours = match self.container {
             Some(_) => Some(self.publish(None, &[], Vec::new()).await?),
             None => None,
         };
-        let parts = Arc::clone(&self.parts);
-        let (user, profile, container) = (self.user.clone(), self.profile_id.clone(), self.container);
         // A task of its own: a start that nobody waits for any more is not cut off in the middle, its
         // lease is dropped whole.
         self.parts.tracker.spawn(async move {
-            if let Some(ours) = ours
-                && ours.committed().await.is_err()
-            {
-                return; // The fence tells.
-            }
-            let acquired = parts.pool.acquire(&user, &profile, container).await;
-            if let Err(Ok(lease)) = started.send(acquired) {
-                // Nobody waits for it any more: it goes, and with it a workspace that no session knows.
-                let id = lease.agent.container_id;
-                lease.end().await;
-                if container.is_none()
-                    && let Err(error) = parts.pool.erase(id).await
-                {
-                    warn!(container.id = %id, %error, "The workspace of `{id}` could not be erased: {error}");
+            if let Some(ours) = ours {
+                tokio::select! {
+                    biased;
+                    () = started.closed() => return,
+                    committed = ours.committed() => if committed.is_err() {
+                        return; // The fence tells.
+                    },
                 }
             }
+            let _ = started.send(reserved.start().await); // Nobody may wait for it any more: then it goes again.
         });
         self.seat = Seat::Starting(coming);
         Ok(())
@@ -125,8 +129,9 @@ impl Worker {
 
     pub(super) async fn at_seat(&mut self, event: SeatEvent) -> Result<(), Lost> {
         match event {
+            SeatEvent::Reserved(Ok(reserved)) => self.start_agent(reserved).await,
             SeatEvent::Started(Ok(lease)) => self.seat_agent(lease).await,
-            SeatEvent::Started(Err(error)) => self.no_agent(error).await,
+            SeatEvent::Reserved(Err(error)) | SeatEvent::Started(Err(error)) => self.no_agent(error).await,
             SeatEvent::Lines(lines) => self.read(lines).await,
             SeatEvent::Exit(exit) => self.on_exit(exit).await,
             SeatEvent::Metered(call) => self.meter(&call).await,
@@ -170,7 +175,7 @@ impl Worker {
         }
         self.container = Some(container);
         // Nothing of it has been heard; the effect says so too.
-        (self.heard, self.published) = (0, 0);
+        (self.heard, self.published, self.unpublished_bytes) = (0, 0, 0);
         self.seat = Seat::Up(Box::new(occupant));
         // In the seat first, so that the state of its own adapter commits with it: what was true of the process
         // before is not true of this one.
@@ -178,6 +183,9 @@ impl Worker {
         if let Err(lost) = seated {
             self.seat = Seat::Empty; // No record tells of it: it goes.
             return Err(lost);
+        }
+        if let Some(occupant) = self.seat.occupant() {
+            occupant.lease.keep();
         }
         Ok(())
     }
@@ -247,6 +255,7 @@ impl Worker {
                 self.publish_events(&mut events, Some(before)).await?;
             }
             self.heard = line.record;
+            self.unpublished_bytes += line.bytes;
             for event in said {
                 match event {
                     // At once: a gateway that dies here makes the same of the same line again.
@@ -288,7 +297,8 @@ impl Worker {
     /// Publishes events of the run, with what its questions change. When there are none for long, how far
     /// the agent has been heard: its spool must not fill up.
     pub(super) async fn show(&mut self, events: &mut Vec<Event>) -> Result<(), Lost> {
-        let silent_for_long = self.heard.saturating_sub(self.published) >= SILENT_RECORDS;
+        let silent_for_long =
+            self.heard.saturating_sub(self.published) >= SILENT_RECORDS || self.unpublished_bytes >= SILENT_BYTES;
         if events.is_empty() && !silent_for_long {
             return Ok(());
         }

@@ -104,7 +104,7 @@ async fn an_end_in_the_spool_is_passed_on_and_the_agent_is_gone_only_if_its_host
 #[tokio::test]
 async fn one_large_batch_waits_for_its_reader_and_no_second_one() {
     let (output, mut lines) = mpsc::channel(OUTPUT_BATCHES);
-    let batch = |bytes: usize| vec![Line { record: 1, text: LineText::Utf8("x".repeat(bytes)) }];
+    let batch = |bytes: usize| vec![Line { record: 1, bytes, text: LineText::Utf8("x".repeat(bytes)) }];
     for _ in 1..OUTPUT_BATCHES {
         pass_on(&output, batch(SMALL_BATCH)).now_or_never().expect("there is room for what is small").unwrap();
     }

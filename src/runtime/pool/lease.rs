@@ -12,17 +12,24 @@ use tokio::sync::oneshot;
 pub struct Evicted;
 
 /// A box with a running agent. Busy at first. Dropping it takes the box away, and then gives the place to
-/// the next who waits; [`Lease::leave`] doesn't.
+/// the next who waits; [`Lease::leave`] doesn't. A new box's files go with it, until [`Lease::keep`].
 pub struct Lease {
     /// The agent.
     pub agent: Agent,
     /// `None` only while being dropped.
     slot: Option<Slot>,
+    /// Whether nobody knows of its files.
+    new: bool,
 }
 
 impl Lease {
-    pub(super) fn new(slot: Slot, agent: Agent) -> Self {
-        Self { agent, slot: Some(slot) }
+    pub(super) fn new(slot: Slot, agent: Agent, new: bool) -> Self {
+        Self { agent, slot: Some(slot), new }
+    }
+
+    /// Its files are somebody's from now on: they stay when the box goes.
+    pub fn keep(&mut self) {
+        self.new = false;
     }
 
     /// Says that there is nothing to do: from now on the box may be taken back, the longest idle first.
@@ -50,15 +57,25 @@ impl Lease {
 
     /// Takes the box away and frees the place; returns when both are done. Cancelled, it still happens.
     pub async fn end(mut self) {
-        let Some(slot) = self.slot.take() else { return };
+        if let Some(ended) = self.take_away() {
+            let _ = ended.await;
+        }
+    }
+
+    /// In a task of its own. The place stays taken until the agent is gone: limits count what runs.
+    fn take_away(&mut self) -> Option<oneshot::Receiver<()>> {
+        let slot = self.slot.take()?;
         let (done, ended) = oneshot::channel();
-        let (container_id, process) = (self.agent.container_id, Arc::clone(&self.agent.process));
+        let (container_id, process, new) = (self.agent.container_id, Arc::clone(&self.agent.process), self.new);
         slot.shared().spawn(async move {
             slot.shared().remove(container_id, &*process).await;
+            if new {
+                slot.shared().erase(container_id).await;
+            }
             drop(slot);
             let _ = done.send(()); // Nobody may be waiting any more.
         });
-        let _ = ended.await;
+        Some(ended)
     }
 
     /// Frees the place and leaves the box as it is: whoever owns its session next takes it over.
@@ -71,12 +88,6 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        let Some(slot) = self.slot.take() else { return };
-        let (container_id, process) = (self.agent.container_id, Arc::clone(&self.agent.process));
-        // The place stays taken until the agent is gone: limits count what runs.
-        slot.shared().spawn(async move {
-            slot.shared().remove(container_id, &*process).await;
-            drop(slot);
-        });
+        self.take_away();
     }
 }

@@ -229,7 +229,7 @@ impl Shared {
         for (sender, Decided { number, agent }) in actions.grants {
             let slot = Slot { shared: Arc::clone(self), number };
             let grant = match agent {
-                Some(agent) => Grant::Warm(Box::new(Lease::new(slot, agent))),
+                Some(agent) => Grant::Warm(Box::new(Lease::new(slot, agent, true))),
                 None => Grant::Slot(slot),
             };
             // Who left meanwhile gives it back by dropping it.

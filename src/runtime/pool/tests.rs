@@ -151,7 +151,14 @@ fn profile_id() -> ProfileId {
 }
 
 async fn acquire(pool: &Pool, user: &str) -> Result<Lease, PoolError> {
-    timeout(DEADLINE, pool.acquire(&UserId(user.to_owned()), &profile_id(), None)).await.expect("it hangs")
+    acquire_box(pool, user, None).await
+}
+
+async fn acquire_box(pool: &Pool, user: &str, existing: Option<ContainerId>) -> Result<Lease, PoolError> {
+    let started = async { pool.reserve(&UserId(user.to_owned()), &profile_id(), existing).await?.start().await };
+    let mut lease = timeout(DEADLINE, started).await.expect("it hangs")?;
+    lease.keep();
+    Ok(lease)
 }
 
 /// A waiting `acquire` that has got in line.
@@ -183,12 +190,32 @@ async fn a_new_session_gets_a_warm_box_and_the_next_is_warmed() {
 
     // One that is there already starts in its own workspace, not in a warm box.
     let id = ContainerId::generate();
-    let again = pool.acquire(&UserId("alice".to_owned()), &profile_id(), Some(id)).await.unwrap();
+    let again = acquire_box(&pool, "alice", Some(id)).await.unwrap();
     assert_eq!(again.agent.container_id, id);
     assert_eq!(pool.stats(), PoolStats { running: 2, idle: 0, warm: 1, limit: 10 });
     pool.shutdown().await;
     assert_eq!(fake.alive().len(), 2, "those in use stay");
     assert!(matches!(acquire(&pool, "alice").await, Err(PoolError::Closed)));
+}
+
+#[tokio::test]
+async fn a_place_that_is_not_used_goes_to_who_waits_and_what_was_warm_in_it_is_nobodys() {
+    let fake = Fake::new(100);
+    let pool = pool(&fake, 1, 2, 10);
+    until("one is warm", || pool.stats().warm == 1).await;
+    let warm = fake.alive()[0];
+    let reserve = async |existing| pool.reserve(&UserId("alice".to_owned()), &profile_id(), existing).await.unwrap();
+    let (unused, cold) = (reserve(None).await, reserve(Some(ContainerId::generate())).await);
+    let started = fake.started.load(Ordering::SeqCst);
+    let bobs = waiting(&pool, "bob").await;
+    drop(unused);
+    until("it goes, with its files", || fake.erased.lock().unwrap().contains(&warm)).await;
+    let bobs = bobs.await.unwrap().unwrap();
+    assert!(!fake.alive().contains(&warm));
+    drop((bobs, cold));
+    until("all places are free", || pool.stats().running == 0).await;
+    // One for bob; and the places' next warm ones.
+    assert_eq!(fake.started.load(Ordering::SeqCst) - started, 1 + pool.stats().warm);
 }
 
 #[tokio::test]
@@ -224,7 +251,7 @@ async fn warm_boxes_leave_the_last_place_free_and_go_when_it_is_needed() {
     let mut leases = Vec::new();
     for _ in 0..3 {
         let id = ContainerId::generate(); // Not what a warm box is good for.
-        leases.push(pool.acquire(&UserId("alice".to_owned()), &profile_id(), Some(id)).await.unwrap());
+        leases.push(acquire_box(&pool, "alice", Some(id)).await.unwrap());
     }
     assert_eq!(pool.stats(), PoolStats { running: 3, idle: 0, warm: 0, limit: 3 });
     assert!(fake.most_alive.load(Ordering::SeqCst) <= 3, "more ran than the limit allows");
@@ -358,7 +385,7 @@ async fn a_box_that_is_taken_over_has_its_place_however_full_it_is() {
 async fn an_unknown_profile_is_said_to_be_unknown() {
     let pool = pool(&Fake::new(1), 0, 1, 1);
     let unknown = ProfileId::from_slug("nobody");
-    let error = pool.acquire(&UserId("a".to_owned()), &unknown, None).await.err().unwrap();
+    let error = pool.reserve(&UserId("a".to_owned()), &unknown, None).await.err().unwrap();
     assert!(error.to_string().contains("prof_nobody"), "{error}");
 }
 

@@ -243,6 +243,18 @@ impl Store {
         .transpose()
     }
 
+    /// Whether a session, closed ones too, has its files in a box.
+    pub async fn has_container(&self, container: ContainerId) -> Result<bool, DatabaseError> {
+        let mut connection = self.database.read().await?;
+        let row = fetch_optional!(
+            connection.on(),
+            (i64,),
+            "SELECT CAST(1 AS BIGINT) FROM sessions WHERE container_id = $1 LIMIT 1",
+            container.to_string()
+        )?;
+        Ok(row.is_some())
+    }
+
     /// Makes a session `node`'s for as long as `lease` says, with a new epoch that fences all earlier writers,
     /// and returns it as it is from then on. `None`: there is no such session, or another node's lease has
     /// not run out.

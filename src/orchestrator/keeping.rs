@@ -50,7 +50,12 @@ impl Orchestrator {
                 Some(owned) if owned.node == self.parts.node || owned.is_free => sessions.push(owned.session),
                 None if !is_held && self.is_left(&node).await? => {
                     info!(container.id = %container_id, "The box `{container_id}` is nobody's and goes");
-                    if let Err(error) = self.parts.pool.remove(container_id).await {
+                    // The files of a box that never had a session are nobody's either.
+                    let gone = match self.parts.store.has_container(container_id).await? {
+                        true => self.parts.pool.remove(container_id).await,
+                        false => self.parts.pool.erase(container_id).await,
+                    };
+                    if let Err(error) = gone {
                         warn!(container.id = %container_id, %error, "The box `{container_id}` can't be taken away: {error}");
                     }
                 }
@@ -190,7 +195,8 @@ impl Orchestrator {
     }
 
     /// Ends all work: nothing new starts at once; in `grace` what was said is committed, and models finish the answers
-    /// that they are in, if they are quick enough; then there is as much as `hard` to end without.
+    /// that they are in, if they are quick enough; then there is as much as `hard` to end without. What agents ask of
+    /// their models from now on waits in their boxes for who takes the sessions up.
     pub async fn drain(&self, grace: Duration, hard: Duration) {
         self.parts.soft.cancel();
         self.parts.tracker.close();

@@ -192,6 +192,13 @@ impl Seat {
         });
     }
 
+    /// Waits no longer for a place.
+    pub(super) fn leave_line(&mut self) {
+        if matches!(self, Self::Waiting(_)) {
+            *self = Self::Empty;
+        }
+    }
+
     /// Keeps the agent from beginning another call of its model here. What this returns completes when those under way
     /// have been answered.
     pub(super) fn last_calls(&self) -> impl Future<Output = ()> + Send + use<> {
@@ -244,10 +251,15 @@ impl Occupant {
     /// Lets the agent be stopped when its place is needed.
     pub(super) fn set_idle(&mut self) {
         self.idle_since = Some(Instant::now());
+        self.rest();
+        self.lease.set_idle();
+    }
+
+    /// Has it ask its model for nothing more, until it is taken for a turn.
+    pub(super) fn rest(&self) {
         if let Some(channel) = &self.channel {
             channel.rest();
         }
-        self.lease.set_idle();
     }
 
     /// Takes the agent for a turn. `false`: too late, it is gone or its place has been given away.

@@ -325,13 +325,16 @@ impl Worker {
                 }
                 Wake::Soft => {
                     draining = true;
-                    let (answered, hurry) = (self.seat.last_calls(), self.parts.hurry.clone());
-                    self.last_calls = Some(Box::pin(async move {
-                        tokio::select! {
-                            () = answered => (),
-                            () = hurry.cancelled() => (),
-                        }
-                    }));
+                    self.seat.leave_line();
+                    if self.run.is_some() {
+                        let (answered, hurry) = (self.seat.last_calls(), self.parts.hurry.clone());
+                        self.last_calls = Some(Box::pin(async move {
+                            tokio::select! {
+                                () = answered => (),
+                                () = hurry.cancelled() => (),
+                            }
+                        }));
+                    }
                 }
                 Wake::Answered => {
                     self.last_calls = None;
@@ -345,8 +348,8 @@ impl Worker {
     /// an answer, no box of it is being started or taken away, and what was published has committed: its agent works
     /// on, and is heard from there by whoever takes it up.
     fn is_done(&self, draining: bool) -> bool {
-        let is_answering = self.run.is_some() && self.last_calls.is_some();
-        if self.last.is_some() || is_answering || matches!(self.seat, Seat::Starting(_) | Seat::Leaving(_)) {
+        if self.last.is_some() || self.last_calls.is_some() || matches!(self.seat, Seat::Starting(_) | Seat::Leaving(_))
+        {
             return false;
         }
         let at_work = self.run.is_some() || self.starting.is_some() || self.ending.is_some();
@@ -373,7 +376,10 @@ impl Worker {
         if self.run.is_some() {
             return Ok(false);
         }
-        if self.starting.is_some() || !self.ready.is_empty() {
+        if !self.wants_agent() {
+            self.seat.leave_line();
+        }
+        if self.wants_agent() {
             match &mut self.seat {
                 Seat::Empty => self.await_place(),
                 Seat::Waiting(_) | Seat::Starting(_) | Seat::Leaving(_) => (),
@@ -387,6 +393,11 @@ impl Worker {
             self.slot = Some(Box::pin(self.parts.users.run(&self.user)));
         }
         Ok(false)
+    }
+
+    /// Whether somebody waits for an agent to be there.
+    fn wants_agent(&self) -> bool {
+        self.starting.is_some() || !self.ready.is_empty()
     }
 
     /// Publishes, with how far the agent has been heard, and makes the session with it when that is still to

@@ -31,14 +31,17 @@ pub(super) struct Exchange {
 }
 
 impl Exchange {
+    /// `None`: it is to be paid for (`is_paid`), and no task is at work.
     pub(super) fn begin(
         route: Arc<Route>,
         inbox: Arc<Inbox>,
         metrics: Arc<Metrics>,
         place: OwnedSemaphorePermit,
-    ) -> Self {
-        let (task, good) = (inbox.begin(), ModelOutcome::Completed);
-        Self { route, inbox, metrics, task, asked: None, meter: None, good, told: false, ended: false, _place: place }
+        is_paid: bool,
+    ) -> Option<Self> {
+        let (task, good) = (inbox.begin(is_paid)?, ModelOutcome::Completed);
+        let (asked, meter, told, ended) = (None, None, false, false);
+        Some(Self { route, inbox, metrics, task, asked, meter, good, told, ended, _place: place })
     }
 
     /// The model is asked to write something.

@@ -52,9 +52,6 @@ fn check<'a>(door: &'a Door, request: &Request<Incoming>) -> Result<&'a Upstream
     if let Some(message) = unreadable(request.headers(), is_paid) {
         return Err(refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, "invalid_request_error", message));
     }
-    if is_paid && door.inbox.rests() {
-        return Err(forbid("no task is at work: an agent reaches its model for its tasks"));
-    }
     if request.body().size_hint().lower() > MAX_BYTES {
         return Err(faulty(Fault::TooLarge));
     }
@@ -80,7 +77,11 @@ async fn ask(door: &Door, upstream: &Upstream, request: Request<Incoming>) -> Re
         return too_many("too many requests of this agent are under way");
     };
     let (route, inbox, metrics) = (Arc::clone(&door.route), Arc::clone(&door.inbox), Arc::clone(&door.metrics));
-    let mut exchange = Exchange::begin(route, inbox, metrics, place);
+    let rule = Rule::of(upstream.kind, request.uri().path());
+    let Some(mut exchange) = Exchange::begin(route, inbox, metrics, place, rule.is_some()) else {
+        door.metrics.model_request(ModelOutcome::Refused);
+        return forbid("no task is at work: an agent reaches its model for its tasks");
+    };
     let (head, body) = request.into_parts();
     let Some(uri) = upstream.uri(&head.uri) else {
         exchange.end(ModelOutcome::Refused);
@@ -89,7 +90,7 @@ async fn ask(door: &Door, upstream: &Upstream, request: Request<Incoming>) -> Re
     let model = model_in(head.uri.path()).map(str::to_owned);
     // Whatever the method: some servers hear of another one by a header.
     let asks = head.method == Method::POST || !body.is_end_stream();
-    let rule = asks.then(|| Rule::of(upstream.kind, head.uri.path())).flatten();
+    let rule = rule.filter(|_| asks);
     let is_paid = rule.is_some();
     let (question, sent) = Question::new(body, rule);
     if is_paid {

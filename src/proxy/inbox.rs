@@ -78,17 +78,15 @@ impl Inbox {
         self.under_way.send_modify(|now| now.rests = true);
     }
 
-    /// Whether a call would be nobody's.
-    pub(super) fn rests(&self) -> bool {
-        self.under_way.borrow().rests
-    }
-
-    /// A call begins; gives whose it is.
-    pub(super) fn begin(&self) -> Task {
-        let mut task = Task::default();
-        self.under_way.send_modify(|now| {
-            now.calls += 1;
-            task = now.task;
+    /// A call begins; gives whose it is. `None`: it is to be paid for, and would be nobody's.
+    pub(super) fn begin(&self, is_paid: bool) -> Option<Task> {
+        let mut task = None;
+        self.under_way.send_if_modified(|now| {
+            if !(is_paid && now.rests) {
+                now.calls += 1;
+                task = Some(now.task);
+            }
+            task.is_some()
         });
         task
     }
@@ -161,12 +159,13 @@ mod tests {
     async fn what_began_before_a_task_is_not_its_own() {
         let inbox = Inbox::default();
         let used = |output_tokens| Metered { output_tokens, ..Metered::default() };
-        let (told, late) = (inbox.begin(), inbox.begin());
+        let begin = || inbox.begin(true).unwrap();
+        let (told, late) = (begin(), begin());
         inbox.put(told, used(1));
         inbox.end(told);
         inbox.start_over();
         assert_eq!(inbox.take(), None, "it waited for the task before");
-        let own = inbox.begin();
+        let own = begin();
         inbox.put(late, used(2));
         inbox.end(late);
         assert_eq!(inbox.take(), None);
@@ -175,5 +174,15 @@ mod tests {
         inbox.end(own);
         inbox.quiet().now_or_never().expect("nothing of its own is under way");
         assert_eq!(inbox.next().await, used(3));
+    }
+
+    #[test]
+    fn between_two_tasks_nothing_begins_that_costs() {
+        let inbox = Inbox::default();
+        assert!(inbox.begin(true).is_some());
+        inbox.rest();
+        assert_eq!((inbox.begin(true).is_some(), inbox.begin(false).is_some()), (false, true));
+        inbox.start_over();
+        assert!(inbox.begin(true).is_some());
     }
 }

@@ -207,15 +207,14 @@ impl Runtime for DockerRuntime {
         let workspace = self.workspaces.get(spec.container_id);
         workspace.ensure().await.map_err(RuntimeError::Workspace)?;
         self.remove(spec.container_id).await?;
-        let spool_id = SpoolId::generate();
-        let spool = self.spools.get(spool_id);
-        spool.ensure().await.map_err(RuntimeError::Workspace)?;
+        let agent = self.agent(spec).await?;
         if spec.profile.uses_proxy() {
             self.proxies.ensure(spec.container_id).map_err(RuntimeError::Workspace)?;
         }
-
-        let agent = self.agent(spec).await?;
+        let spool_id = SpoolId::generate();
+        let spool = self.spools.get(spool_id);
         let started = async {
+            spool.ensure().await.map_err(RuntimeError::Workspace)?;
             let id = self.create(spec, &workspace, &spool, spool_id, spec::RUN).await?;
             self.start_in(&id, &spool, Launch::of(spec, agent)).await
         };

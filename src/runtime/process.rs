@@ -16,7 +16,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use streamgate_shim::control::{Proxy, Start};
 use tokio::process::Command;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use self::host::{Note, ProcessHost};
 use super::capture::{self, Captured, Launch, Place};
@@ -106,6 +106,7 @@ impl ProcessRuntime {
         spool: &Workspace,
         start: Start,
     ) -> Result<Captured, RuntimeError> {
+        spool.ensure().await.map_err(RuntimeError::Workspace)?;
         let mut command = Command::new(&self.shim);
         command.arg(spool.path()).args(["--linger-seconds", LINGER]).env_clear();
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
@@ -160,13 +161,12 @@ impl Runtime for ProcessRuntime {
         let workspace = self.workspaces.get(spec.container_id);
         workspace.ensure().await.map_err(RuntimeError::Workspace)?;
         self.remove(spec.container_id).await?;
-        let spool_id = SpoolId::generate();
-        let spool = self.spools.get(spool_id);
-        spool.ensure().await.map_err(RuntimeError::Workspace)?;
         if spec.profile.uses_proxy() {
             self.proxies.ensure(spec.container_id).map_err(RuntimeError::Workspace)?;
         }
+        let spool_id = SpoolId::generate();
         let agent = self.agent(spec, &workspace.path(), spool_id)?;
+        let spool = self.spools.get(spool_id);
         match self.run(spec, spool_id, &spool, agent).await {
             Ok(captured) => {
                 debug!(container.id = %spec.container_id, "Agent of box `{}` started", spec.container_id);
@@ -174,6 +174,10 @@ impl Runtime for ProcessRuntime {
             }
             Err(error) => {
                 self.remove_where(|found| found.spool == spool_id).await?;
+                // Without a note nobody knows of it.
+                if let Err(error) = spool.erase().await {
+                    warn!("The spool of an agent that did not start can't be removed: {error}");
+                }
                 Err(error)
             }
         }

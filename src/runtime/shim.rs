@@ -9,6 +9,7 @@ use std::time::Duration;
 use sha2::{Digest as _, Sha256};
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep};
+use uuid::Uuid;
 
 use crate::auth::api_token::hex;
 
@@ -26,9 +27,9 @@ pub(super) fn install(directory: &Path) -> io::Result<PathBuf> {
     if fs::read(&path).is_ok_and(|there| there == SHIM) {
         return Ok(path);
     }
-    // Whole or not at all, also when two gateways do this at once.
-    let new = directory.join(format!("streamgate-shim-{}.new", std::process::id()));
-    let mut file = fs::OpenOptions::new().create(true).truncate(true).write(true).mode(0o755).open(&new)?;
+    // Whole or not at all, also when two gateways do this at once: in containers they may have the same pid.
+    let new = directory.join(format!("streamgate-shim-{}.new", Uuid::now_v7().simple()));
+    let mut file = fs::OpenOptions::new().create_new(true).write(true).mode(0o755).open(&new)?;
     file.write_all(SHIM)?;
     file.set_permissions(fs::Permissions::from_mode(0o755))?;
     file.sync_all()?;

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use rand::RngExt as _;
-use sqlx::Executor as _;
+use sqlx::{Executor as _, PgPool};
+use streamgate::domain::{Clock, Timestamp};
 use tokio::time::{Instant, sleep};
 
 use crate::program::Program;
@@ -108,12 +109,16 @@ async fn any_fault_at_any_instant_loses_nothing_and_doubles_nothing() {
     }
     let mut tally = Tally::default();
     let mut recoveries: BTreeMap<Fault, Vec<Duration>> = BTreeMap::new();
+    let (mut starts, clock) = (Vec::new(), Clock::default());
     let began = Instant::now();
     while began.elapsed().as_secs_f64() < plan.minutes * 60.0 {
         sleep(world.moment(200..2_000)).await;
         let fault = plan.faults[world.chance.random_range(0..plan.faults.len())];
         let over_at;
         (gateway, over_at) = suffer(fault, &mut world, gateway, &node).await;
+        if fault == Fault::KillGateway {
+            starts.push(Timestamp(clock.now().0 - i64::try_from(over_at.elapsed().as_millis()).unwrap()));
+        }
         all_go_on(&mut stories).await;
         recoveries.entry(fault).or_default().push(over_at.elapsed());
         // What was told to its end makes room for another.
@@ -137,7 +142,27 @@ async fn any_fault_at_any_instant_loses_nothing_and_doubles_nothing() {
             times.len()
         );
     }
+    let mut heard = heard_again(&world.journal().await, &starts).await;
+    heard.sort_unstable();
+    if let (Some(median), Some(most)) = (heard.get(heard.len() / 2), heard.last()) {
+        println!("KillGateway: all agents heard again {median:.2?} after the start (median), {most:.2?} at most");
+    }
     gateway.stop().await;
+}
+
+/// How long after each of these starts of a gateway it took until something new of every agent at work was published,
+/// by the time that its events bear.
+async fn heard_again(journal: &PgPool, starts: &[Timestamp]) -> Vec<Duration> {
+    let published = "SELECT session_id, (frame::json ->> 'ts')::bigint FROM events ORDER BY session_id, seq";
+    let mut sessions: BTreeMap<String, Vec<Timestamp>> = BTreeMap::new();
+    for (session, ts) in sqlx::query_as::<_, (String, i64)>(published).fetch_all(journal).await.unwrap() {
+        sessions.entry(session).or_default().push(Timestamp(ts));
+    }
+    let first_since = |start: Timestamp| {
+        let at_work = sessions.values().filter(move |published| published.first().is_some_and(|first| *first < start));
+        at_work.filter_map(move |published| published.iter().find(|ts| **ts >= start)).max().copied()
+    };
+    starts.iter().filter_map(|start| Some(first_since(*start)?.since(*start))).collect()
 }
 
 /// Does it, and undoes it. Returns the gateway that is there then, and since when nothing is in its way.

@@ -56,8 +56,14 @@ impl Worker {
 
     /// A model has answered: the task may have cost its budget by that.
     pub(super) async fn meter(&mut self, call: &Metered) -> Result<(), Lost> {
+        let over = self.run.as_mut().and_then(|run| run.meter(call));
+        self.keep_budget(over).await
+    }
+
+    /// Stops the run if it is `over` its budget.
+    async fn keep_budget(&mut self, over: Option<End>) -> Result<(), Lost> {
         let Some(run) = &mut self.run else { return Ok(()) };
-        let Some(end) = run.meter(call) else { return self.note_bill().await };
+        let Some(end) = over else { return self.note_bill().await };
         if run.is_paused() {
             // Nothing was to be spent while nobody has said so.
             return self.end_run(end, false, Vec::new()).await;
@@ -80,12 +86,8 @@ impl Worker {
     /// run.
     pub(super) async fn hand_over_bill(&mut self) -> Result<(), Lost> {
         let (Some(occupant), Some(run)) = (self.seat.occupant(), &mut self.run) else { return Ok(()) };
-        for call in occupant.close_channel().await {
-            run.meter(&call);
-        }
-        let task = run.task;
-        self.publish(Some(task), &[], Vec::new()).await?;
-        Ok(())
+        let over = occupant.close_channel().await.iter().filter_map(|call| run.meter(call)).last();
+        self.keep_budget(over).await
     }
 
     async fn interrupt(&mut self) -> Result<(), Lost> {
@@ -150,6 +152,9 @@ impl Worker {
                 run.stop_later(end);
             }
             return Ok(());
+        }
+        if let Some(occupant) = self.seat.occupant() {
+            occupant.rest();
         }
         self.settle_bill().await;
         self.recall().await?;

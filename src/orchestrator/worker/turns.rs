@@ -25,7 +25,7 @@ use crate::runtime::pool::{Lease, PoolError, Reserved};
 use crate::runtime::{Line, RuntimeError};
 
 /// After how many records that mean nothing, or how many bytes of them, it is noted that they have been heard. Less
-/// than an agent's spool has room for.
+/// than an agent's spool has room for (`--spool-bytes` of the shim), also with a longest line on top.
 const SILENT_RECORDS: u64 = 256;
 const SILENT_BYTES: usize = 4 << 20;
 
@@ -39,6 +39,10 @@ impl Worker {
     }
 
     async fn start_agent(&mut self, reserved: Reserved) -> Result<(), Lost> {
+        if self.parts.soft.is_cancelled() {
+            self.seat = Seat::Empty; // Whoever takes the session up next does that.
+            return Ok(());
+        }
         let (mut started, coming) = oneshot::channel();
         // What is left of the session's box goes with a start: only while the session is ours. It may have waited
         // for its place for long, so that is made sure of now.
@@ -211,9 +215,11 @@ impl Worker {
         agent::adapter(kind, setup, &self.agent_state, process)
     }
 
-    /// No container could be had: the task fails, and a session that never had one closes.
+    /// No container could be had: the task fails, and a session that never had one closes, unless nobody waits for it
+    /// any more.
     pub(super) async fn no_agent(&mut self, error: PoolError) -> Result<(), Lost> {
         self.seat = Seat::Empty;
+        let was_wanted = self.wants_agent();
         error!(session.id = %self.session.id(), %error, "No agent for session `{}`: {error}", self.session.id());
         let why = match &error {
             PoolError::NoCapacity => "all places are taken",
@@ -224,7 +230,7 @@ impl Worker {
         if let Some((task, _)) = self.starting.take() {
             self.fail_without_run(task.id, task.mode, format!("no container to be had: {why}"), true).await?;
         }
-        if self.container.is_none() {
+        if self.container.is_none() && was_wanted {
             while let Some(task) = self.queue.pop() {
                 self.fail_without_run(task.id, task.mode, format!("no container to be had: {why}"), true).await?;
             }

@@ -19,17 +19,17 @@ pub struct Lease {
     /// `None` only while being dropped.
     slot: Option<Slot>,
     /// Whether nobody knows of its files.
-    new: bool,
+    is_new: bool,
 }
 
 impl Lease {
-    pub(super) fn new(slot: Slot, agent: Agent, new: bool) -> Self {
-        Self { agent, slot: Some(slot), new }
+    pub(super) fn new(slot: Slot, agent: Agent, is_new: bool) -> Self {
+        Self { agent, slot: Some(slot), is_new }
     }
 
     /// Its files are somebody's from now on: they stay when the box goes.
     pub fn keep(&mut self) {
-        self.new = false;
+        self.is_new = false;
     }
 
     /// Says that there is nothing to do: from now on the box may be taken back, the longest idle first.
@@ -66,10 +66,10 @@ impl Lease {
     fn take_away(&mut self) -> Option<oneshot::Receiver<()>> {
         let slot = self.slot.take()?;
         let (done, ended) = oneshot::channel();
-        let (container_id, process, new) = (self.agent.container_id, Arc::clone(&self.agent.process), self.new);
+        let (container_id, process, is_new) = (self.agent.container_id, Arc::clone(&self.agent.process), self.is_new);
         slot.shared().spawn(async move {
             slot.shared().remove(container_id, &*process).await;
-            if new {
+            if is_new {
                 slot.shared().erase(container_id).await;
             }
             drop(slot);

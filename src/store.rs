@@ -358,18 +358,22 @@ impl Store {
         Ok(rows == 1)
     }
 
-    /// Sessions that closed before `before`, with their boxes, oldest first: to be erased.
+    /// Sessions that closed before `before`, with their boxes, oldest first: to be erased. Those that come after
+    /// `after`, or the first ones.
     pub async fn expired(
         &self,
         before: Timestamp,
+        after: Option<SessionId>,
         limit: u32,
     ) -> Result<Vec<(SessionId, Option<ContainerId>)>, DatabaseError> {
         let mut connection = self.database.read().await?;
         let rows = fetch_all!(
             connection.on(),
             (String, Option<String>),
-            "SELECT id, container_id FROM sessions WHERE status = 'closed' AND updated_at < $1 ORDER BY id LIMIT $2",
+            "SELECT id, container_id FROM sessions
+             WHERE status = 'closed' AND updated_at < $1 AND ($2 IS NULL OR id > $2) ORDER BY id LIMIT $3",
             before.0,
+            after.map(|id| id.to_string()),
             i64::from(limit)
         )?;
         rows.into_iter()

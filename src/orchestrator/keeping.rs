@@ -174,9 +174,12 @@ impl Orchestrator {
             return Ok(());
         }
         let before = Timestamp(now.0.saturating_sub(i64::try_from(retention.as_millis()).unwrap_or(i64::MAX)));
+        let mut after = None;
         loop {
-            let expired = self.parts.store.expired(before, BATCH).await?;
-            let mut erased = 0;
+            let expired = self.parts.store.expired(before, after, BATCH).await?;
+            // Each is tried once: those that stay must not stand before all that come later.
+            let Some((last, _)) = expired.last() else { return Ok(()) };
+            after = Some(*last);
             for (session, container) in &expired {
                 if let Some(container) = container
                     && let Err(error) = self.parts.pool.erase(*container).await
@@ -185,11 +188,7 @@ impl Orchestrator {
                     warn!(session.id = %session, %error, "The files of session `{session}` could not be erased: {error}");
                     continue;
                 }
-                erased += 1;
                 self.parts.store.erase(*session).await?;
-            }
-            if erased < BATCH as usize {
-                return Ok(());
             }
         }
     }

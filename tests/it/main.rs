@@ -32,6 +32,7 @@ mod open_files;
 mod panics;
 mod protocol;
 mod rest;
+mod retention;
 mod schemas;
 mod sockets;
 mod upgrade;

@@ -23,9 +23,7 @@ use crate::connection::is_nothing;
 const CONNECTIONS: usize = 64;
 /// What is read ahead of a connection, each way. Full: whoever writes waits.
 const BUFFER_BYTES: usize = 32 << 10;
-/// How long a connection waits for a gateway that is away: while one drains and the next one starts …
-const GATEWAY_WAIT: Duration = Duration::from_mins(1);
-/// … which is looked for this often.
+/// How often a gateway that is away is looked for.
 const RETRY_AFTER: Duration = Duration::from_millis(50);
 /// The thread calls nothing deep.
 const STACK_BYTES: usize = 128 << 10;
@@ -37,11 +35,13 @@ pub(crate) struct Relay {
 
 impl Relay {
     /// Listens, and relays from now on.
-    pub(crate) fn start(proxy: &Proxy) -> io::Result<Self> {
+    ///
+    /// A connection waits for `patience` for a gateway that is away.
+    pub(crate) fn start(proxy: &Proxy, patience: Duration) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, proxy.port))?;
         listener.set_nonblocking(true)?;
         let port = listener.local_addr()?.port();
-        let work = Work { listener, gateway: Gateway::at(Path::new(&proxy.socket))?, pairs: Vec::new() };
+        let work = Work { listener, gateway: Gateway::at(Path::new(&proxy.socket))?, patience, pairs: Vec::new() };
         thread::Builder::new().name("relay".to_owned()).stack_size(STACK_BYTES).spawn(move || work.run())?;
         Ok(Self { port })
     }
@@ -89,6 +89,7 @@ impl Gateway {
 struct Work {
     listener: TcpListener,
     gateway: Gateway,
+    patience: Duration,
     pairs: Vec<Pair>,
 }
 
@@ -99,8 +100,8 @@ impl Work {
                 thread::sleep(RETRY_AFTER); // Short of memory, if anything: it may pass.
             }
             self.accept();
-            let gateway = &self.gateway;
-            self.pairs.retain_mut(|pair| pair.go_on(gateway));
+            let (gateway, patience) = (&self.gateway, self.patience);
+            self.pairs.retain_mut(|pair| pair.go_on(gateway, patience));
         }
     }
 
@@ -166,11 +167,14 @@ impl Pair {
     }
 
     /// Moves what can be moved; `false`: it is over.
-    fn go_on(&mut self, gateway: &Gateway) -> bool {
+    fn go_on(&mut self, gateway: &Gateway, patience: Duration) -> bool {
         if self.gateway.is_none() {
             self.gateway = gateway.connect().ok();
         }
-        let Some(gateway) = &self.gateway else { return self.since.elapsed() < GATEWAY_WAIT };
+        let Some(gateway) = &self.gateway else {
+            // Who has hung up meanwhile takes no place from who still waits.
+            return self.since.elapsed() < patience && !has_hung_up(&self.client);
+        };
         let (mut client, mut there) = (&self.client, gateway);
         let moved = self
             .out
@@ -223,6 +227,13 @@ impl Flow {
         }
         Ok(())
     }
+}
+
+/// Whether nothing more comes from it. Who only says no more is taken for gone too, as the gateway has it.
+fn has_hung_up(client: &TcpStream) -> bool {
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut fd = [PollFd::new(client, PollFlags::RDHUP)];
+    poll(&mut fd, Some(&at_once)).is_ok_and(|ready| ready > 0)
 }
 
 fn or_nothing(result: io::Result<usize>) -> io::Result<Option<usize>> {

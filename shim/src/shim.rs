@@ -43,6 +43,7 @@ pub(crate) struct Shim {
     runs: u64,
     ids: Ids,
     relay: Option<Relay>,
+    gateway_wait: Duration,
     linger: Option<Duration>,
     alone_since: Instant,
     ending: bool,
@@ -116,6 +117,7 @@ impl Shim {
             runs: 0,
             ids: Ids::default(),
             relay: None,
+            gateway_wait: settings.gateway_wait,
             linger: settings.linger,
             alone_since: Instant::now(),
             ending: false,
@@ -319,7 +321,7 @@ impl Shim {
         let Some(proxy) = &start.proxy else { return Ok(()) };
         let relay = match self.relay.take() {
             Some(relay) => relay,
-            None => Relay::start(proxy)?,
+            None => Relay::start(proxy, self.gateway_wait)?,
         };
         self.relay.insert(relay).fill(start);
         Ok(())

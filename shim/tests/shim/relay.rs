@@ -12,14 +12,18 @@ use super::{DEADLINE, Shim, until};
 
 /// A shim whose agent has said where its relay is, and the directory of the gateway's socket.
 struct Relayed {
-    _shim: Shim,
+    shim: Shim,
     directory: tempfile::TempDir,
     address: String,
 }
 
 impl Relayed {
     fn start() -> Self {
-        let (shim, directory) = (Shim::start(&[]), tempfile::tempdir().unwrap());
+        Self::start_with(&[])
+    }
+
+    fn start_with(arguments: &[&str]) -> Self {
+        let (shim, directory) = (Shim::start(arguments), tempfile::tempdir().unwrap());
         // Deeper than an address of a socket is long.
         let deep = directory.path().join("d".repeat(100));
         std::fs::create_dir(&deep).unwrap();
@@ -43,7 +47,12 @@ impl Relayed {
         let lines = lines.collect::<Vec<_>>();
         assert_eq!(lines[1], format!("at {}/v1", lines[0]));
         let address = lines[0].strip_prefix("http://").unwrap().to_owned();
-        Self { _shim: shim, directory, address }
+        Self { shim, directory, address }
+    }
+
+    /// How many files and sockets the shim has open.
+    fn open(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.shim.child.id())).unwrap().count()
     }
 
     fn listen(&self) -> UnixListener {
@@ -140,13 +149,34 @@ fn a_gateway_that_is_away_is_waited_for() {
 
 #[test]
 fn a_gateway_that_stays_away_ends_the_connection() {
-    let relayed = Relayed::start();
+    let relayed = Relayed::start_with(&["--gateway-wait-seconds", "2"]);
     let started = Instant::now();
     let mut agent = relayed.connect();
     agent.write_all(b"anybody?").unwrap();
     let ended = agent.read(&mut [0; 8]);
     assert!(matches!(ended, Ok(0) | Err(_)) && started.elapsed() < DEADLINE, "{ended:?}");
-    assert!(started.elapsed().as_secs() >= 5, "it was not waited for");
+    assert!(started.elapsed().as_secs() >= 2, "it was not waited for");
+}
+
+#[test]
+fn who_hangs_up_while_no_gateway_is_there_takes_no_place_from_who_waits() {
+    let relayed = Relayed::start();
+    // What it answers comes after it has closed the connections of those who went before.
+    let mut control = relayed.shim.gateway(1);
+    control.status();
+    let open = relayed.open();
+    // As many as the relay has at a time.
+    let mut impatient = (0..64).map(|_| relayed.connect()).collect::<Vec<_>>();
+    for agent in &mut impatient {
+        agent.write_all(b"gone").unwrap();
+    }
+    until("they all wait", || relayed.open() == open + 64);
+    let mut patient = relayed.connect();
+    patient.write_all(b"here").unwrap();
+    drop(impatient);
+    until("only one waits", || relayed.open() == open + 1);
+    let gateway = relayed.listen();
+    assert_eq!(read(&mut accept(&gateway), 4), b"here");
 }
 
 #[test]

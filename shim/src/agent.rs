@@ -128,24 +128,20 @@ impl Agent {
         self.stdin.is_some()
     }
 
-    /// Writes what waits as far as it goes; gives who waited for what is written now. An error: it hears
-    /// no more.
-    pub(crate) fn write(&mut self) -> io::Result<Vec<Asker>> {
+    /// Writes what waits as far as it goes; gives what is written now. It may hear no more after that.
+    pub(crate) fn write(&mut self) -> Vec<PendingWrite> {
         let mut done = Vec::new();
         while let (Some(stdin), Some(write)) = (&mut self.stdin, self.writes.front_mut()) {
             match stdin.write(&write.data[write.offset..]) {
                 Ok(written) => write.offset += written,
                 Err(error) if is_nothing(&error) => break,
-                Err(error) => {
-                    self.stdin = None;
-                    return if done.is_empty() { Err(error) } else { Ok(done) };
-                }
+                Err(_) => self.stdin = None,
             }
             if write.offset == write.data.len() {
-                done.extend(self.writes.pop_front().map(|write| write.askers).unwrap_or_default());
+                done.extend(self.writes.pop_front());
             }
         }
-        Ok(done)
+        done
     }
 
     /// Reads stdout once into the spool; gives how many bytes came, 0 at the end.

@@ -329,36 +329,34 @@ impl Shim {
 
     fn write(&mut self, asker: Asker, id: String, data: String) -> Option<Outcome> {
         if self.ids.known.contains(&id) {
-            let pending = self.agent.iter_mut().flat_map(|agent| &mut agent.writes).find(|write| write.id == id);
-            return match pending {
-                Some(write) => {
-                    write.askers.push(asker);
-                    None
-                }
-                None => Some(Outcome::Ok(None)),
-            };
+            return Some(Outcome::Ok(None));
+        }
+        let mut pending = self.agent.iter_mut().flat_map(|agent| &mut agent.writes);
+        if let Some(write) = pending.find(|write| write.id == id) {
+            write.askers.push(asker);
+            return None;
         }
         let Some(agent) = self.agent.as_mut().filter(|agent| agent.hears()) else {
             return Some(refuse(RefusalCode::Gone, "no agent listens"));
         };
-        if !agent.queue(id.clone(), data, asker) {
+        if !agent.queue(id, data, asker) {
             return Some(refuse(RefusalCode::Full, "the agent does not read"));
         }
-        self.ids.insert(id);
         self.write_stdin();
         None
     }
 
     fn write_stdin(&mut self) {
         let Some(agent) = &mut self.agent else { return };
-        let (askers, outcome) = if let Ok(done) = agent.write() {
-            (done, Outcome::Ok(None))
-        } else {
-            let askers = agent.writes.drain(..).flat_map(|write| write.askers).collect();
-            (askers, refuse(RefusalCode::Gone, "the agent has closed its input"))
-        };
-        for asker in askers {
-            self.reply(asker, outcome.clone());
+        let done = agent.write();
+        let refused = if agent.hears() { VecDeque::new() } else { std::mem::take(&mut agent.writes) };
+        for write in done {
+            // Not before: a repeat of what the agent never got must not be told that it did.
+            self.ids.insert(write.id);
+            self.reply_all(write.askers, &Outcome::Ok(None));
+        }
+        for write in refused {
+            self.reply_all(write.askers, &refuse(RefusalCode::Gone, "the agent has closed its input"));
         }
     }
 
@@ -377,9 +375,7 @@ impl Shim {
         let killed = kill_all(|pid, status| note(agent, pid, status));
         if let Some(agent) = self.agent.take_if(|agent| killed || agent.status.is_some()) {
             for write in agent.finish(&mut self.spool) {
-                for asker in write.askers {
-                    self.reply(asker, refuse(RefusalCode::Gone, "the agent ended"));
-                }
+                self.reply_all(write.askers, &refuse(RefusalCode::Gone, "the agent ended"));
             }
         }
         killed
@@ -393,6 +389,12 @@ impl Shim {
             stragglers: descendants().iter().any(|pid| Some(*pid) != agent),
             last_record: self.spool.written(),
             spooled_bytes: self.spool.bytes(),
+        }
+    }
+
+    fn reply_all(&mut self, askers: Vec<Asker>, outcome: &Outcome) {
+        for asker in askers {
+            self.reply(asker, outcome.clone());
         }
     }
 

@@ -366,6 +366,34 @@ fn an_agent_that_never_reads_holds_nobody() {
 }
 
 #[test]
+fn what_an_agent_never_got_is_not_said_to_be_done() {
+    let shim = Shim::start(&[]);
+    let mut gateway = shim.gateway(0);
+    gateway.start("read l; echo got $l; exec 0<&-; echo deaf; exec sleep 1000");
+    gateway.write("heard", "it\n").unwrap();
+    until("it has closed its input", || shim.records().len() == 2);
+    for _ in 0..2 {
+        assert_eq!(gateway.write("unheard", "it too\n"), Err(RefusalCode::Gone));
+    }
+    gateway.ask(Command::Signal { signal: Signal::Kill }).unwrap();
+    for _ in 0..2 {
+        assert_eq!(gateway.write("unheard", "it too\n"), Err(RefusalCode::Gone));
+    }
+    gateway.write("heard", "it\n").unwrap();
+    assert_eq!(shim.to_the_end().0, ["got it", "deaf"]);
+
+    // Half of it was in the pipe.
+    let shim = Shim::start(&[]);
+    let mut gateway = shim.gateway(0);
+    gateway.start("exec sleep 1000");
+    let large = "x".repeat(1 << 20);
+    let waiting = gateway.send(Command::Write { id: "large".to_owned(), data: large.clone() });
+    gateway.send(Command::Signal { signal: Signal::Kill });
+    assert_eq!(gateway.answer(waiting), Err(RefusalCode::Gone));
+    assert_eq!(gateway.write("large", &large), Err(RefusalCode::Gone));
+}
+
+#[test]
 fn what_is_no_request_costs_nothing_and_a_line_without_an_end_the_connection() {
     let shim = Shim::start(&[]);
     let mut gateway = shim.gateway(0);

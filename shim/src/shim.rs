@@ -2,6 +2,7 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::error::Error;
+use std::hash::{BuildHasher as _, RandomState};
 use std::io::Read as _;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -24,8 +25,10 @@ use crate::spool::Spool;
 
 /// How many gateways may be connected at once: the one that holds the shim, and who comes after it.
 const CONNECTIONS: usize = 8;
-/// How many ids of starts and writes are remembered.
-const IDS: usize = 4_096;
+/// How many ids of starts and writes are remembered. A gateway says again only what belongs to the turn that an agent
+/// is in: so many other things must be written in that one turn before its prompt could be told twice. All but a few
+/// of them would be answers to what the agent itself has asked.
+const IDS: usize = 1 << 16;
 /// Between two tries while the disk takes nothing.
 const DISK_RETRY: Duration = Duration::from_millis(100);
 
@@ -49,16 +52,23 @@ pub(crate) struct Shim {
     ending: bool,
 }
 
-/// The last ids of what has been done.
+/// The last ids of what has been done: by their hashes, with keys that nobody knows. An id may hold what an agent calls
+/// its request, which may be long.
 #[derive(Default)]
 struct Ids {
-    known: HashSet<String>,
-    order: VecDeque<String>,
+    keys: RandomState,
+    known: HashSet<u64>,
+    order: VecDeque<u64>,
 }
 
 impl Ids {
-    fn insert(&mut self, id: String) {
-        if self.known.insert(id.clone()) {
+    fn has(&self, id: &str) -> bool {
+        self.known.contains(&self.keys.hash_one(id))
+    }
+
+    fn insert(&mut self, id: &str) {
+        let id = self.keys.hash_one(id);
+        if self.known.insert(id) {
             self.order.push_back(id);
         }
         if self.order.len() > IDS
@@ -293,7 +303,7 @@ impl Shim {
     }
 
     fn start(&mut self, mut start: Start) -> Outcome {
-        if self.ids.known.contains(&start.id) {
+        if self.ids.has(&start.id) {
             return Outcome::Ok(None);
         }
         if self.agent.is_some() {
@@ -306,7 +316,7 @@ impl Shim {
             Ok(agent) => {
                 self.runs += 1;
                 self.agent = Some(agent);
-                self.ids.insert(start.id);
+                self.ids.insert(&start.id);
                 Outcome::Ok(None)
             }
             Err(error) => {
@@ -328,7 +338,7 @@ impl Shim {
     }
 
     fn write(&mut self, asker: Asker, id: String, data: String) -> Option<Outcome> {
-        if self.ids.known.contains(&id) {
+        if self.ids.has(&id) {
             return Some(Outcome::Ok(None));
         }
         let mut pending = self.agent.iter_mut().flat_map(|agent| &mut agent.writes);
@@ -352,7 +362,7 @@ impl Shim {
         let refused = if agent.hears() { VecDeque::new() } else { std::mem::take(&mut agent.writes) };
         for write in done {
             // Not before: a repeat of what the agent never got must not be told that it did.
-            self.ids.insert(write.id);
+            self.ids.insert(&write.id);
             self.reply_all(write.askers, &Outcome::Ok(None));
         }
         for write in refused {

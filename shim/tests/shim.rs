@@ -366,6 +366,23 @@ fn an_agent_that_never_reads_holds_nobody() {
 }
 
 #[test]
+fn a_write_is_remembered_when_thousands_have_come_after_it() {
+    let shim = Shim::start(&[]);
+    let mut gateway = shim.gateway(0);
+    gateway.start("exec cat");
+    gateway.write("first", "first\n").unwrap();
+    for number in 0..10_000 {
+        gateway.write(&format!("reply/{number}"), "reply\n").unwrap();
+    }
+    gateway.write("first", "first\n").unwrap();
+    gateway.write("last", "last\n").unwrap();
+    until("all has come back", || gateway.status().last_record >= 10_002);
+    gateway.ask(Command::Signal { signal: Signal::Kill }).unwrap();
+    let (lines, _) = shim.to_the_end();
+    assert_eq!(lines.iter().filter(|line| *line != "reply").collect::<Vec<_>>(), ["first", "last"]);
+}
+
+#[test]
 fn what_an_agent_never_got_is_not_said_to_be_done() {
     let shim = Shim::start(&[]);
     let mut gateway = shim.gateway(0);

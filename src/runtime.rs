@@ -141,8 +141,9 @@ pub struct FoundBox {
 #[async_trait]
 pub trait Runtime: Send + Sync {
     /// Starts an agent in the box `spec.container_id`, making the box's workspace when there is none,
-    /// and returns when its process runs, or for a dialect that launches it later when its shim does. A leftover of that box is removed first. Not cancel safe: run it
-    /// in a task of its own, or a half-started agent may stay until the next start.
+    /// and returns when its process runs, or for a dialect that launches it later when its shim does. A leftover of
+    /// that box is removed first. Not cancel safe: run it in a task of its own, or a half-started agent may stay until
+    /// the next start.
     async fn start(&self, spec: &AgentSpec) -> Result<Agent, RuntimeError>;
 
     /// Takes over an agent that another gateway, or this one before its restart, has started, and hears it

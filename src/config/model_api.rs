@@ -229,8 +229,8 @@ impl ProfileConfig {
         named.map(|(_, price)| price).or_else(|| self.prices.get("*"))
     }
 
-    /// Whether a budget can be kept to: whatever it is spent on has a price, for an agent asks for whichever model it likes. Agents that don't reach a model through the gateway say
-    /// themselves what they cost.
+    /// Whether a budget can be kept to: whatever it is spent on has a price, for an agent asks for whichever model it
+    /// likes. Agents that don't reach a model through the gateway say themselves what they cost.
     pub fn can_budget(&self) -> bool {
         self.model_api.kind == ModelApiKind::None || self.prices.contains_key("*")
     }

@@ -96,7 +96,8 @@ impl Session {
 
     /// Publishes what happened, with the changes that go with it, as one. Durable first, visible
     /// second: viewers see only what a replay would show. Waits while the journal's queue is full, or this
-    /// session's share of it, so that agents slow down. Cancel safe: the numbers count only once the place in the queue is taken.
+    /// session's share of it, so that agents slow down. Cancel safe: the numbers count only once the place in the
+    /// queue is taken.
     pub async fn publish(
         &mut self,
         task: Option<TaskId>,

@@ -82,9 +82,12 @@ struct Route {
 /// the next one for a while.
 pub struct Channel {
     inbox: Arc<Inbox>,
+    /// Cancelled to let nobody else in.
     leaving: CancellationToken,
+    /// Cancelled by the server when it ends: nothing is under way any more.
     left: CancellationToken,
     server: AbortOnDropHandle<()>,
+    /// Ends the connections to granted hosts, which are no longer the server's.
     closing: DropGuard,
 }
 
@@ -130,6 +133,7 @@ impl ModelProxy {
             metrics: Arc::clone(&self.metrics),
             inbox: Arc::clone(&inbox),
             places: door::Allowance::default(),
+            life: door::LIFE,
             leaving: leaving.clone(),
             closing: closing.clone(),
         };
@@ -185,8 +189,8 @@ impl Channel {
         self.left.clone().cancelled_owned()
     }
 
-    /// Completes when no call is under way that began since then: what was cut off with the agent's end has been metered then. Cancel
-    /// safe.
+    /// Completes when no call is under way that began since then: what was cut off with the agent's end has been
+    /// metered then. Cancel safe.
     pub async fn quiet(&self) {
         self.inbox.quiet().await;
     }

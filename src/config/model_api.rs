@@ -4,8 +4,9 @@ use std::fmt;
 use std::path::PathBuf;
 
 use axum::http::{HeaderValue, Uri};
-use rustls::pki_types::CertificateDer;
+use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, TrustAnchor};
 use serde::{Deserialize, Serialize};
 use streamgate_shim::control::PROXY;
 
@@ -152,8 +153,8 @@ impl ModelApiConfig {
         Ok(Some(ModelKey(text.to_owned())))
     }
 
-    /// Reads `ca_file`; nothing if there is none. `key` is this section's, for errors.
-    pub fn authorities(&self, key: &str) -> Result<Vec<CertificateDer<'static>>, ConfigError> {
+    /// Reads `ca_file`: whom it trusts; nobody if there is none. `key` is this section's, for errors.
+    pub fn authorities(&self, key: &str) -> Result<Vec<TrustAnchor<'static>>, ConfigError> {
         if self.ca_file.as_os_str().is_empty() {
             return Ok(Vec::new());
         }
@@ -166,7 +167,14 @@ impl ModelApiConfig {
         };
         let found = CertificateDer::pem_file_iter(&self.ca_file).map_err(|error| fails(&error))?;
         let found = found.collect::<Result<Vec<_>, _>>().map_err(|error| fails(&error))?;
-        if found.is_empty() { Err(fails(&"it holds no certificate")) } else { Ok(found) }
+        if found.is_empty() {
+            return Err(fails(&"it holds no certificate"));
+        }
+        let mut store = RootCertStore::empty();
+        for certificate in found {
+            store.add(certificate).map_err(|error| fails(&error))?;
+        }
+        Ok(store.roots)
     }
 
     fn check(&self, key: &str) -> Result<(), ConfigError> {
@@ -386,6 +394,27 @@ mod tests {
         file.write_all(b"and more\n").unwrap();
         let error = config.key("k").unwrap_err().to_string();
         assert!(error.contains("holds no key") && !error.contains("hunter2"), "{error}");
+    }
+
+    #[test]
+    fn what_vouches_for_a_model_is_a_certificate_or_an_error() {
+        let refused = |text: &str| {
+            let mut file = tempfile::NamedTempFile::new().unwrap();
+            file.write_all(text.as_bytes()).unwrap();
+            let ca_file = file.path().display();
+            error_of(&format!("[model_api]\nkind = 'openai'\nurl = 'https://x'\nca_file = '{ca_file}'"))
+        };
+        let signed = rcgen::generate_simple_self_signed(["x".to_owned()]).unwrap();
+        let (good, secret) = (signed.cert.pem(), signed.signing_key.serialize_pem());
+        assert_eq!(refused(&good), "");
+        assert_eq!(refused(&format!("{good}{good}")), "");
+        // `Zm9v` says "foo" in base64.
+        let no_certificate = "-----BEGIN CERTIFICATE-----\nZm9v\n-----END CERTIFICATE-----\n".to_owned();
+        for wrong in [String::new(), secret, good.replace("END", "ENDE"), good + &no_certificate, no_certificate] {
+            let error = refused(&wrong);
+            assert!(error.contains("which `profiles.a.model_api.ca_file` names, can't be used: "), "{wrong}: {error}");
+            assert!(error.contains(" — let it hold certificates"), "{wrong}: {error}");
+        }
     }
 
     #[test]

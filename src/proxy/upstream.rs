@@ -50,14 +50,7 @@ pub(super) type Client = hyper_util::client::legacy::Client<Connector, Question>
 /// profile's `ca_file` names.
 fn client(name: &str, config: &ModelApiConfig) -> Result<Client, ConfigError> {
     let mut roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-    for authority in config.authorities(name)? {
-        roots.add(authority).map_err(|error| {
-            ConfigError::new(
-                format!("`{name}.ca_file` holds no authority's certificate: {error}"),
-                "see `config check`",
-            )
-        })?;
-    }
+    roots.extend(config.authorities(name)?);
     let tls = rustls::ClientConfig::builder_with_provider(rustls::crypto::ring::default_provider().into())
         .with_safe_default_protocol_versions()
         .map_err(|error| ConfigError::new(format!("TLS can't be set up: {error}"), "report it, with the version"))?

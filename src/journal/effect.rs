@@ -82,8 +82,9 @@ pub enum Effect {
     CreateSession(Box<NewSession>),
     /// Makes a task.
     CreateTask(Box<NewTask>),
-    /// Says which box the session lives in, and under which name it keeps what the agent says: nothing of
-    /// that has been heard yet.
+    /// Says which box the session lives in (`container_id`), and under which name it keeps what the agent says
+    /// (`spool_id`). How far that has been heard is told with the append, by its [`Progress`](super::Progress): 0 at
+    /// first.
     SetContainer(ContainerId, SpoolId),
     /// `queued → starting`.
     TaskStarting(TaskId),

@@ -210,6 +210,12 @@ pub enum RuntimeError {
     /// The agent does not read its stdin.
     #[error("the agent did not read its input in time")]
     NotReading,
+    /// More than an agent can be told at once: characters that JSON escapes count several times.
+    #[error("what the agent is to be told takes {bytes} bytes as JSON, more than its shim takes at once")]
+    TooLarge {
+        /// How many it would be.
+        bytes: usize,
+    },
     /// The agent is gone.
     #[error("the agent is gone")]
     Gone,

@@ -1,9 +1,9 @@
 //! The line to a shim: what it is told, what it answers, how far its spool has come.
 //!
 //! One task per shim holds the connection, and makes a new one when it breaks. What was asked and not
-//! answered is asked again then: every command can be repeated. The socket is in a directory that the
-//! agent can write, so it is looked at before it is used, who answers is too ([`Control::is_proven`]), answers are
-//! bounded and every wait has an end.
+//! answered is asked again then, if anybody still waits: every command can be repeated. The socket is in a directory
+//! that the agent can write, so it is looked at before it is used, who answers is too ([`Control::is_proven`]),
+//! answers are bounded and every wait has an end.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -14,7 +14,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, openat};
-use streamgate_shim::control::{Command, MAX_REPLY, Message, Outcome, Refusal, RefusalCode, Request, SOCKET, Status};
+use streamgate_shim::control::{
+    Command, MAX_REPLY, MAX_REQUEST, Message, Outcome, Refusal, RefusalCode, Request, SOCKET, Status,
+};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -33,7 +35,7 @@ const WRITE_DEADLINE: Duration = Duration::from_secs(5);
 /// How many requests may wait to be sent.
 const REQUESTS: usize = 64;
 
-type Answer = Result<Option<Status>, Refusal>;
+type Answer = Result<Option<Status>, RuntimeError>;
 
 /// A request and where its answer goes.
 struct Asked {
@@ -90,7 +92,7 @@ impl Control {
         let (answer, answered) = oneshot::channel();
         let asking = async {
             self.requests.send(Asked { command, answer }).await.map_err(|_| RuntimeError::Stale)?;
-            answered.await.map_err(|_| RuntimeError::Stale)?.map_err(explain)
+            answered.await.map_err(|_| RuntimeError::Stale)?
         };
         timeout(deadline, asking).await.unwrap_or(Err(RuntimeError::NotReading))
     }
@@ -162,6 +164,9 @@ impl Line {
         let mut reader = BufReader::new(reader);
         let mut out = Vec::new();
         encode(&mut out, 0, &Command::Hello { epoch: self.epoch });
+        // Who stopped waiting has made do without: an interrupt would come too late, and what an agent did not hear it
+        // is told again, under its id, by who takes it over.
+        self.pending.retain(|_, asked| !asked.answer.is_closed());
         for (tag, asked) in &self.pending {
             encode(&mut out, *tag, &asked.command);
         }
@@ -192,8 +197,17 @@ impl Line {
                 }
                 asked = self.asked.recv() => {
                     let Some(asked) = asked else { return Ok(Ended::ForGood) };
+                    if asked.answer.is_closed() {
+                        continue;
+                    }
                     self.tag += 1;
-                    encode(&mut out, self.tag, &asked.command);
+                    let bytes = encode(&mut out, self.tag, &asked.command);
+                    if bytes > MAX_REQUEST {
+                        // The shim would hang up, on each new connection again.
+                        out.truncate(out.len() - bytes - 1);
+                        let _ = asked.answer.send(Err(RuntimeError::TooLarge { bytes })); // It may be too late.
+                        continue;
+                    }
                     self.pending.insert(self.tag, asked);
                     // Who stopped waiting needs no answer.
                     if self.pending.len() > REQUESTS {
@@ -234,7 +248,7 @@ impl Line {
                     // Nobody may be waiting any more.
                     let _ = asked.answer.send(match outcome {
                         Outcome::Ok(status) => Ok(status),
-                        Outcome::Error(refusal) => Err(refusal),
+                        Outcome::Error(refusal) => Err(explain(refusal)),
                     });
                 }
                 None
@@ -243,11 +257,15 @@ impl Line {
     }
 }
 
-fn encode(out: &mut Vec<u8>, tag: u64, command: &Command) {
+/// Adds a line to `out`; gives how long it is, without its newline.
+fn encode(out: &mut Vec<u8>, tag: u64, command: &Command) -> usize {
+    let before = out.len();
     let request = Request { tag, command: command.clone() };
     // Texts and numbers into memory: can't fail.
     let _ = serde_json::to_writer(&mut *out, &request);
+    let bytes = out.len() - before;
     out.push(b'\n');
+    bytes
 }
 
 /// Reads one line of bounded length into `line`, without its newline; `false` at the end. Cancel safe: what

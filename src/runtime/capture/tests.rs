@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use futures_util::FutureExt as _;
-use streamgate_shim::control::{Message, Outcome, Request, SOCKET};
+use streamgate_shim::control::{MAX_REQUEST, Message, Outcome, Request, SOCKET};
 use streamgate_shim::record::{Exit as RecordedExit, segment_name};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::UnixListener;
@@ -99,6 +99,53 @@ async fn an_end_in_the_spool_is_passed_on_and_the_agent_is_gone_only_if_its_host
             assert!(output.try_recv().is_err_and(|error| error == mpsc::error::TryRecvError::Empty), "one end");
         }
     }
+}
+
+#[tokio::test]
+async fn what_is_larger_than_a_shim_takes_is_refused_and_the_line_goes_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let (_output, process) = adopted(directory.path(), &host(true));
+    // Each is six bytes long as JSON.
+    let large = "\u{1}".repeat(MAX_REQUEST / 6);
+    let refused = process.write("large", &large, DEADLINE).await;
+    assert!(matches!(refused, Err(RuntimeError::TooLarge { bytes }) if bytes > MAX_REQUEST), "{refused:?}");
+    process.write("less", &large[..large.len() - 100], DEADLINE).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_nobody_waits_for_is_not_asked_again_when_the_line_breaks() {
+    let directory = tempfile::tempdir().unwrap();
+    let listener = UnixListener::bind(directory.path().join(SOCKET)).unwrap();
+    let (control, _records) = Control::connect(directory.path(), host(true), 1);
+    let control = Arc::new(control);
+    let ask = |id: &str| {
+        let (control, command) = (Arc::clone(&control), Command::Write { id: id.to_owned(), data: "x".to_owned() });
+        tokio::spawn(async move { control.ask(command, DEADLINE).await })
+    };
+    // What the shim is told on a new connection, as far as the write `last`.
+    let told = async |last: &str| {
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut lines = BufReader::new(stream).lines();
+        let mut writes = Vec::new();
+        while writes.last().is_none_or(|write| write != last) {
+            let line = lines.next_line().await.unwrap().unwrap();
+            if let Command::Write { id, .. } = serde_json::from_str::<Request>(&line).unwrap().command {
+                writes.push(id);
+            }
+        }
+        (writes, lines)
+    };
+    let _waits = ask("kept");
+    let (_, line) = told("kept").await;
+    drop(line);
+    let given_up = ask("given up");
+    let (writes, line) = told("given up").await;
+    assert_eq!(writes, ["kept", "given up"]);
+    given_up.abort();
+    given_up.await.unwrap_err();
+    let _later = ask("later");
+    drop(line);
+    assert_eq!(told("later").await.0, ["kept", "later"]);
 }
 
 #[tokio::test]

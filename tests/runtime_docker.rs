@@ -212,7 +212,7 @@ async fn an_agent_that_ends_tells_code_and_stderr() {
 async fn an_agent_that_never_reads_holds_nobody() {
     let gateway = Gateway::new().await;
     let agent = gateway.start("exec sleep 1000").await;
-    let flood = "x".repeat(16 << 20);
+    let flood = "x".repeat(4 << 20);
     let refused = agent.process.write("w4", &flood, Duration::from_secs(1)).await;
     assert!(matches!(refused, Err(RuntimeError::NotReading)), "{refused:?}");
     agent.process.kill().await.unwrap();

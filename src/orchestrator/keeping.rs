@@ -51,9 +51,10 @@ impl Orchestrator {
                 None if !is_held && self.is_left(&node).await? => {
                     info!(container.id = %container_id, "The box `{container_id}` is nobody's and goes");
                     // The files of a box that never had a session are nobody's either.
-                    let gone = match self.parts.store.has_container(container_id).await? {
-                        true => self.parts.pool.remove(container_id).await,
-                        false => self.parts.pool.erase(container_id).await,
+                    let gone = if self.parts.store.has_container(container_id).await? {
+                        self.parts.pool.remove(container_id).await
+                    } else {
+                        self.parts.pool.erase(container_id).await
                     };
                     if let Err(error) = gone {
                         warn!(container.id = %container_id, %error, "The box `{container_id}` can't be taken away: {error}");

@@ -36,6 +36,8 @@ async fn warm_boxes_of_a_gateway_that_never_comes_back_are_taken_away_by_another
     long_ago.execute(&world.journal().await).await.unwrap();
     eventually("those of the first are gone", || !containers(&world).contains_key(&gone)).await;
     assert!(containers(&world).into_values().eq([2]), "those of the second are not");
+    let workspaces = || std::fs::read_dir(world.shared.path().join("workspaces")).unwrap().count();
+    eventually("their files went with them", || workspaces() == 2).await;
     second.stop().await;
 }
 

@@ -5,7 +5,7 @@ use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
 use streamgate::domain::{SessionId, TaskId, TokenId};
 
-use crate::support::{Client, PATIENCE, TestGateway, of_type, on_both, types};
+use crate::support::{Client, PATIENCE, TestGateway, of_type, on_both, streamed, types};
 use crate::world::eventually;
 
 /// Somebody with a token and no socket.
@@ -99,6 +99,39 @@ fn text(value: &Value) -> String {
 
 fn refusal(status: u16, code: &str) -> (u16, String) {
     (status, code.to_owned())
+}
+
+#[tokio::test]
+async fn a_task_that_is_cancelled_while_it_waits_for_a_container_takes_none_from_others() {
+    on_both(|database| async {
+        let gateway = TestGateway::start_with(database, |config| {
+            config.limits.containers = 1;
+            for profile in config.profiles.values_mut() {
+                profile.warm = 0;
+            }
+        })
+        .await;
+        let mut alice = gateway.client("alice").await;
+        let session = text(&alice.start_session().await["session_id"]);
+        let before = streamed(&alice.turn(&session, "/id").await);
+        alice.send(json!({"type": "session.turn", "session_id": session, "prompt": "/ask Well? | Yes"})).await;
+        let asked = alice.expect("task:ask_user").await;
+
+        // A new session: over REST nobody waits for its container but its task.
+        let bob = Rest::of(&gateway, "bob").await;
+        let waiting = bob.post("/v1/tasks", json!({"prompt": "/say no"})).await;
+        let task = format!("/v1/tasks/{}", text(&waiting["task_id"]));
+        eventually("its turn has come", async || bob.get(&task).await["status"] == "starting").await;
+        assert_eq!(bob.call(Method::DELETE, &task, None).await.0, StatusCode::OK);
+
+        alice.send(json!({"type": "task.answer", "task_id": asked["task_id"], "answer": "Yes"})).await;
+        alice.until_task_end().await;
+        assert_eq!(streamed(&alice.turn(&session, "/id").await), before, "the same agent");
+        let end = gateway.client("bob").await.turn(&text(&waiting["session_id"]), "/say well").await.pop().unwrap();
+        assert_eq!(end["status"], "completed", "the session goes on: {end}");
+        gateway.stop().await;
+    })
+    .await;
 }
 
 /// Runs a turn on a socket and returns its frames.

@@ -178,7 +178,7 @@ impl Worker {
             occupant.set_idle();
         }
         self.container = Some(container);
-        // Nothing of it has been heard; the effect says so too.
+        // Nothing of it has been heard.
         (self.heard, self.published, self.unpublished_bytes) = (0, 0, 0);
         self.seat = Seat::Up(Box::new(occupant));
         // In the seat first, so that the state of its own adapter commits with it: what was true of the process

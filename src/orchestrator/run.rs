@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tokio::time::Instant;
+use tokio::sync::oneshot;
+use tokio::task::JoinError;
+use tokio::time::{Instant, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::allowance::Allowance;
@@ -134,14 +136,35 @@ pub(super) struct Share {
     pub(super) counted: CountedTask,
 }
 
-/// What a task's agent said before a restart, being read. Dropped, it is read no further.
-pub(super) type Past = AbortOnDropHandle<TurnShape>;
+/// What a task's agent said before a restart: it may be long. Dropped, it is read no further.
+pub(super) struct Past {
+    said: AbortOnDropHandle<TurnShape>,
+    wanted: oneshot::Sender<()>,
+}
+
+impl Past {
+    /// Begins to `read` when it is wanted, or `later`: to hear all agents again comes first.
+    pub(super) fn of(read: impl Future<Output = TurnShape> + Send + 'static, later: Duration) -> Self {
+        let (wanted, is_wanted) = oneshot::channel();
+        let said = tokio::spawn(async move {
+            let _ = timeout(later, is_wanted).await;
+            read.await
+        });
+        Self { said: AbortOnDropHandle::new(said), wanted }
+    }
+
+    /// Waits for it. Fails when its reading panicked.
+    pub(super) async fn get(self) -> Result<TurnShape, JoinError> {
+        drop(self.wanted);
+        self.said.await
+    }
+}
 
 /// A task at work.
 pub(super) struct Run {
     pub(super) task: TaskId,
     pub(super) shape: TurnShape,
-    /// What was said before a restart, until it is needed: it may be long, and is read meanwhile.
+    /// What was said before a restart, until it is needed.
     pub(super) past: Option<Past>,
     pub(super) cancelling: Vec<CancelReply>,
     /// Questions that the agent took back, to be told with what it says next.

@@ -3,13 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
 
 use super::super::allowance::{Allowance, turn};
 use super::super::invariants::{OpenAsk, TurnShape};
 use super::super::queue::Waiting;
-use super::super::run::{End, Run, Share};
+use super::super::run::{End, Past, Run, Share};
 use super::super::run_state::RunState;
 use super::super::seat::{Occupant, Seat};
 use super::ending::interrupt_id;
@@ -22,7 +21,9 @@ use crate::hub::PAGE_EVENTS;
 use crate::runtime::pool::Adoption;
 use crate::store::{QuestionRecord, SessionRecord, TaskRecord};
 
-/// How long between two tries to read what was said.
+/// After what time at the latest what was said before is read: by then all agents are heard again.
+const READ_BY: Duration = Duration::from_secs(10);
+/// How long between two tries to read it.
 const READ_AGAIN: Duration = Duration::from_millis(500);
 
 impl From<Lost> for Refusal {
@@ -96,7 +97,6 @@ impl Worker {
     ) -> Result<(), Refusal> {
         let state = state.clone().of(task.id);
         let past = said_before(Arc::clone(&self.parts), task.clone(), record.last_seq, state.clone());
-        let past = AbortOnDropHandle::new(tokio::spawn(past));
         let questions = self.parts.store.questions(task.id).await?;
         let open = open_asks(&questions, &state);
         let asked_at = questions.iter().filter(|question| open.iter().any(|open| open.ask_id == question.id));
@@ -104,7 +104,8 @@ impl Worker {
         let allowance = Allowance::new(&task.options, &self.profile, &self.parts.limits);
         let share =
             Share { _slot: self.parts.users.run_again(&task.user), counted: self.parts.metrics.task(task.state) };
-        let mut run = Run::restore(task, allowance, share, &state, past, open, self.parts.limits.event_bytes);
+        let mut run =
+            Run::restore(task, allowance, share, &state, Past::of(past, READ_BY), open, self.parts.limits.event_bytes);
         if let Some(asked_at) = asked_at {
             run.has_asked_for(self.parts.clock.now().since(asked_at));
         }
@@ -125,7 +126,7 @@ impl Worker {
         let Some(past) = run.past.take() else { return Ok(()) };
         let (hard, fenced) = (self.parts.hard.clone(), self.session.fenced().clone());
         tokio::select! {
-            before = past => run.shape.precede(before.map_err(|_| Lost)?),
+            before = past.get() => run.shape.precede(before.map_err(|_| Lost)?),
             () = hard.cancelled() => return Err(Lost),
             () = fenced.cancelled() => return Err(Lost),
         }

@@ -151,7 +151,10 @@ impl Worker {
                 match &self.run {
                     Some(run) if run.stopping().is_some() => Ok(()), // Its deadline comes.
                     Some(_) => {
-                        let end = End::failed("the agent does not read its input", true);
+                        let end = match error {
+                            RuntimeError::TooLarge { .. } => End::failed(error.to_string(), false),
+                            _ => End::failed("the agent does not read its input", true),
+                        };
                         self.end_run(end, false, Vec::new()).await
                     }
                     None => self.dismiss().await,

@@ -167,9 +167,15 @@ impl Channel {
         self.inbox.start_over();
     }
 
-    /// No task is at work: the model is asked nothing more until [`Channel::start_over`]. What is under way goes on.
+    /// No task is at work, or it is to stop: nothing that is paid for is asked of the model until [`Channel::work`].
+    /// What is under way goes on.
     pub fn rest(&self) {
-        self.inbox.rest();
+        self.inbox.rest(true);
+    }
+
+    /// A task is at work, as it is for a channel that was just opened.
+    pub fn work(&self) {
+        self.inbox.rest(false);
     }
 
     /// Closes it, and gives what nobody has taken, with what was under way: waits for that to be known for as long

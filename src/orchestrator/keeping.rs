@@ -27,6 +27,7 @@ impl Orchestrator {
     /// Goes on where gateways stopped: sessions of this one, whatever they have, and those that another one
     /// has given up. `found` are the boxes that were there before anything was started.
     pub async fn recover(&self, found: Vec<FoundBox>) -> Result<(), DatabaseError> {
+        let _all = self.parts.pool.adopting();
         self.parts.store.renew_leases(&self.parts.node, LEASE).await?;
         self.take_up_work().await?;
         self.look_through(found).await
@@ -80,7 +81,8 @@ impl Orchestrator {
             info!("Taking up {} sessions", sessions.len());
         }
         for session in sessions {
-            if let Err(refusal) = self.deliver(session, Origin::Existing, Command::TakeUp) {
+            let take_up = Command::TakeUp { _adopting: Some(self.parts.pool.adopting()) };
+            if let Err(refusal) = self.deliver(session, Origin::Existing, take_up) {
                 warn!(session.id = %session, "Session `{session}` could not be taken up: {refusal}");
             }
         }
@@ -131,7 +133,8 @@ impl Orchestrator {
                 () = tokio::time::sleep(TAKE_UP_AFTER) => (),
                 () = self.parts.soft.cancelled() => return,
             }
-            if let Err(refusal) = self.deliver(session, Origin::Existing, Command::TakeUp) {
+            let take_up = Command::TakeUp { _adopting: None };
+            if let Err(refusal) = self.deliver(session, Origin::Existing, take_up) {
                 warn!(session.id = %session, "Session `{session}` could not be taken up: {refusal}");
             }
         })

@@ -112,7 +112,7 @@ pub(super) struct Occupant {
     skipped: Skipped,
 }
 
-/// Lines that were none of the dialect. Logged once a second at most: an agent must not fill the log.
+/// Lines that were none of the dialect, or had no place in their turn. Logged once a second at most: an agent must not fill the log.
 #[derive(Default)]
 struct Skipped {
     /// Not yet told of.
@@ -255,10 +255,17 @@ impl Occupant {
         self.lease.set_idle();
     }
 
-    /// Has it ask its model for nothing more, until it is taken for a turn.
+    /// Lets it ask its model for nothing more, until it is to work.
     pub(super) fn rest(&self) {
         if let Some(channel) = &self.channel {
             channel.rest();
+        }
+    }
+
+    /// Lets it reach its model again.
+    pub(super) fn work(&self) {
+        if let Some(channel) = &self.channel {
+            channel.work();
         }
     }
 
@@ -266,6 +273,7 @@ impl Occupant {
     pub(super) fn set_busy(&mut self) -> bool {
         self.idle_since = None;
         self.forget_bill();
+        self.work();
         self.lease.agent.process.gone().now_or_never().is_none() && self.lease.set_busy().is_ok()
     }
 
@@ -276,16 +284,20 @@ impl Occupant {
 
     /// What a line means. One that is not of the dialect is logged and skipped.
     pub(super) fn decode(&mut self, line: &Line, events: &mut Vec<AgentEvent>) {
-        let container = self.lease.agent.container_id;
         match &line.text {
             LineText::Utf8(text) => {
                 if let Err(error) = self.adapter.decode(text, events) {
-                    self.skipped.note(container, &error);
+                    self.note_skipped(&error);
                 }
             }
-            LineText::NotUtf8 => self.skipped.note(container, &"not UTF-8"),
-            LineText::TooLong => self.skipped.note(container, &"too long"),
+            LineText::NotUtf8 => self.note_skipped(&"not UTF-8"),
+            LineText::TooLong => self.note_skipped(&"too long"),
         }
+    }
+
+    /// Logs that something it said counts for nothing: once a second at most.
+    pub(super) fn note_skipped(&mut self, why: &dyn std::fmt::Display) {
+        self.skipped.note(self.lease.agent.container_id, why);
     }
 
     /// Tells the agent something once it is durable (`after`), and at most once by its `id`, however often

@@ -32,6 +32,7 @@ use crate::domain::{
 use crate::hub::{Receipt, Session};
 use crate::journal::{Effect, IdempotencyKey, JournalClosed, NewSession, Progress};
 use crate::protocol::{Answer, Event, Submit};
+use crate::runtime::pool::Adopting;
 
 /// What is asked of a session.
 pub(super) enum Command {
@@ -49,8 +50,8 @@ pub(super) enum Command {
     End { reply: Reply<Receipt> },
     /// Have another title.
     Rename { title: Option<String>, reply: Reply<Receipt> },
-    /// Go on with the work from before a restart.
-    TakeUp,
+    /// Go on with the work from before a restart: its box is taken over, if it is there, by when this is heard.
+    TakeUp { _adopting: Option<Adopting> },
 }
 
 /// Where an answer goes. A client may be gone: then nobody hears it.
@@ -376,6 +377,7 @@ impl Worker {
         if self.run.is_some() {
             return Ok(false);
         }
+        self.ready.retain(|reply| !reply.is_closed()); // Who asked may be gone.
         if !self.wants_agent() {
             self.seat.leave_line();
         }
@@ -397,7 +399,7 @@ impl Worker {
 
     /// Whether somebody waits for an agent to be there.
     fn wants_agent(&self) -> bool {
-        self.starting.is_some() || !self.ready.is_empty()
+        self.starting.is_some() || self.ready.iter().any(|reply| !reply.is_closed())
     }
 
     /// Publishes, with how far the agent has been heard, and makes the session with it when that is still to
@@ -499,7 +501,7 @@ fn refuse_all(inbox: &mut mpsc::Receiver<Command>, why: &Refusal) {
             Command::Ready { reply } => drop(reply.send(Err(refusal()))),
             Command::Cancel { reply, .. } => drop(reply.send(Err(refusal()))),
             Command::Answer { reply, .. } => drop(reply.send(Err(refusal()))),
-            Command::TakeUp => (),
+            Command::TakeUp { .. } => (),
         }
     }
 }

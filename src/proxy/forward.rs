@@ -80,7 +80,7 @@ async fn ask(door: &Door, upstream: &Upstream, request: Request<Incoming>) -> Re
     let rule = Rule::of(upstream.kind, request.uri().path());
     let Some(mut exchange) = Exchange::begin(route, inbox, metrics, place, rule.is_some()) else {
         door.metrics.model_request(ModelOutcome::Refused);
-        return forbid("no task is at work: an agent reaches its model for its tasks");
+        return forbid("no task is at work, or it is to stop: an agent reaches its model for its tasks");
     };
     let (head, body) = request.into_parts();
     let Some(uri) = upstream.uri(&head.uri) else {

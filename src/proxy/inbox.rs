@@ -21,7 +21,7 @@ pub(super) struct Inbox {
 #[derive(Clone, Copy, Default)]
 struct UnderWay {
     task: Task,
-    /// No task is at work: no call begins.
+    /// No task is at work, or it is to stop: no call begins.
     rests: bool,
     /// Calls of that task that have not come to their end.
     calls: usize,
@@ -69,16 +69,16 @@ impl Inbox {
     /// Another task begins: forgets what waits, and what is under way.
     pub(super) fn start_over(&self) {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        self.under_way.send_modify(|now| *now = UnderWay { task: Task(now.task.0 + 1), rests: false, calls: 0 });
+        self.under_way.send_modify(|now| *now = UnderWay { task: Task(now.task.0 + 1), calls: 0, ..*now });
         waiting.clear();
     }
 
-    /// The task is over, and the next one has not begun.
-    pub(super) fn rest(&self) {
-        self.under_way.send_modify(|now| now.rests = true);
+    /// Whether no call that is paid for begins any more.
+    pub(super) fn rest(&self, rests: bool) {
+        self.under_way.send_modify(|now| now.rests = rests);
     }
 
-    /// A call begins; gives whose it is. `None`: it is to be paid for, and would be nobody's.
+    /// A call begins; gives whose it is. `None`: it is to be paid for, and nobody is to pay.
     pub(super) fn begin(&self, is_paid: bool) -> Option<Task> {
         let mut task = None;
         self.under_way.send_if_modified(|now| {
@@ -180,9 +180,10 @@ mod tests {
     fn between_two_tasks_nothing_begins_that_costs() {
         let inbox = Inbox::default();
         assert!(inbox.begin(true).is_some());
-        inbox.rest();
-        assert_eq!((inbox.begin(true).is_some(), inbox.begin(false).is_some()), (false, true));
+        inbox.rest(true);
         inbox.start_over();
+        assert_eq!((inbox.begin(true).is_some(), inbox.begin(false).is_some()), (false, true));
+        inbox.rest(false);
         assert!(inbox.begin(true).is_some());
     }
 }

@@ -17,6 +17,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout, timeout_at};
 
 pub use self::lease::{Evicted, Lease};
+pub use self::slots::Adopting;
 use self::slots::{Grant, Shared, Slot};
 use super::workspace::Workspace;
 use super::{AgentSpec, FoundBox, Runtime, RuntimeError};
@@ -126,6 +127,12 @@ impl Pool {
         };
         let left = deadline.saturating_duration_since(Instant::now());
         Ok(Reserved(Reservation::Cold { slot, spec, new: existing.is_none(), left }))
+    }
+
+    /// Keeps places from being given until it is dropped: take it before boxes are looked for that are to be
+    /// taken over.
+    pub fn adopting(&self) -> Adopting {
+        self.shared.adopting()
     }
 
     /// Takes over the box of a session that had one before: what it says is heard from the record after

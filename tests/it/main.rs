@@ -13,6 +13,8 @@ mod containers;
 mod database;
 #[path = "../support/frames.rs"]
 mod frames;
+#[path = "../support/mock_llm.rs"]
+mod mock_llm;
 mod outage;
 #[path = "../support/program.rs"]
 mod program;

@@ -70,14 +70,14 @@ async fn every_api_is_metered(kind: Kind) {
 async fn no_call_that_is_paid_for_begins_between_two_tasks(kind: Kind) {
     let mock = Mock::start();
     let world = World::new(kind, "anthropic", &mock.url).await;
-    let (mut shell, mut channel) = world.start().await;
+    let (mut shell, channel) = world.start().await;
     let body = r#"{"model":"m","messages":[{"role":"user","content":"TEXT: one"}]}"#;
     channel.rest();
     let answer = shell.ask("POST /v1/messages", body).await;
     assert!(answer.starts_with("HTTP/1.1 403") && answer.contains("no task is at work"), "{answer}");
     let answer = shell.ask("GET /v1/models", "").await;
     assert!(!answer.starts_with("HTTP/1.1 403"), "what costs nothing may be asked: {answer}");
-    channel.start_over();
+    channel.work();
     let answer = shell.ask("POST /v1/messages", body).await;
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     let asked = mock.requests().await;

@@ -23,7 +23,7 @@ pub(super) const NO_CONTAINER: &str = "no_container";
 impl Worker {
     pub(super) async fn obey(&mut self, command: Command) -> Result<(), Lost> {
         match command {
-            Command::TakeUp => (),
+            Command::TakeUp { .. } => (),
             Command::Create { reply } => {
                 let receipt = self.publish(None, &[], Vec::new()).await?;
                 let _ = reply.send(Ok(receipt));
@@ -182,7 +182,12 @@ impl Worker {
                 let OpenAsk { ask_id, tool_id: id, questions } = open;
                 (ask_id.to_string(), AgentCommand::Answer { id, questions, answer })
             }
-            Verdict::GoOn => (continue_id(task, times), AgentCommand::Continue),
+            Verdict::GoOn => {
+                if let Some(occupant) = self.seat.occupant() {
+                    occupant.work();
+                }
+                (continue_id(task, times), AgentCommand::Continue)
+            }
             Verdict::End(end) => return self.end_run(end, true, Vec::new()).await,
         };
         if !self.tell(&id, &command, Some(&receipt)) {

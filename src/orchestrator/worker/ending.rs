@@ -93,6 +93,9 @@ impl Worker {
     async fn interrupt(&mut self) -> Result<(), Lost> {
         let Some(run) = &self.run else { return Ok(()) };
         let (task, id) = (run.task, interrupt_id(run.task, run.grants()));
+        if let Some(occupant) = self.seat.occupant() {
+            occupant.rest(); // What stops it costs nothing more.
+        }
         // While the journal is away the agent stops all the same.
         let noted = if self.parts.hub.journal().is_available() {
             Some(self.publish(Some(task), &[], Vec::new()).await?)

@@ -115,6 +115,11 @@ impl Worker {
             let end = state.stopping.clone().unwrap_or_else(gone);
             return Ok(self.end_run(end, false, Vec::new()).await?);
         }
+        if let (Some(run), Some(occupant)) = (&self.run, self.seat.occupant())
+            && (run.stopping().is_some() || run.is_paused())
+        {
+            occupant.rest();
+        }
         self.tell_again(task, &state, questions);
         info!(session.id = %record.id, task.id = %task.id, "Task `{}` goes on", task.id);
         Ok(())

@@ -39,8 +39,8 @@ impl Worker {
     }
 
     async fn start_agent(&mut self, reserved: Reserved) -> Result<(), Lost> {
-        if self.parts.soft.is_cancelled() {
-            self.seat = Seat::Empty; // Whoever takes the session up next does that.
+        if self.parts.soft.is_cancelled() || !self.wants_agent() {
+            self.seat = Seat::Empty; // Whoever takes the session up next does that, or who needs one.
             return Ok(());
         }
         let (mut started, coming) = oneshot::channel();
@@ -294,7 +294,9 @@ impl Worker {
             }
             event => match run.shape.take(event, events) {
                 Some(Note::Dropped(what)) => {
-                    warn!(session.id = %self.session.id(), task.id = %run.task, "The agent broke the shape of its turn: {what}");
+                    if let Some(occupant) = self.seat.occupant() {
+                        occupant.note_skipped(&what);
+                    }
                 }
                 Some(Note::Withdrawn(ask)) => run.withdrawn.push(ask),
                 Some(Note::Asked(_)) | None => (),
@@ -368,6 +370,7 @@ impl Worker {
             AfterStop::AskForMore => {
                 self.settle_bill().await;
                 if let Some(occupant) = self.seat.occupant() {
+                    occupant.rest();
                     occupant.forget_bill(); // What is metered from now on began after it had stopped.
                 }
                 let Some(run) = &mut self.run else { return Ok(()) };

@@ -16,6 +16,8 @@ pub(super) struct State {
     pub(super) limit: usize,
     pub(super) limit_per_user: usize,
     pub(super) closed: bool,
+    /// Boxes that are there and not counted yet, or may be: nobody is served before.
+    pub(super) adopting: usize,
     /// Counts everything that needs a number or an order.
     pub(super) counter: u64,
     /// Boxes that have an owner, from before their start until they are gone.
@@ -70,6 +72,7 @@ impl State {
             limit,
             limit_per_user,
             closed: false,
+            adopting: 0,
             counter: 0,
             taken: HashMap::new(),
             warm: BTreeMap::new(),
@@ -94,6 +97,9 @@ impl State {
     /// go first, then the longest idle. Room that is already being made is not made twice.
     pub(super) fn serve(&mut self) -> Actions {
         let mut actions = Actions::default();
+        if self.adopting > 0 {
+            return actions;
+        }
         let evicted = self.taken.values().filter(|taken| taken.evicted.is_cancelled());
         let mut coming_of: HashMap<UserId, usize> = HashMap::new();
         evicted.for_each(|taken| *coming_of.entry(taken.user.clone()).or_default() += 1);

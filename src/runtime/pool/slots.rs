@@ -84,12 +84,22 @@ impl Shared {
         number.map(|number| Slot { shared: Arc::clone(self), number })
     }
 
+    /// Serves nobody until what this returns is dropped.
+    pub(super) fn adopting(self: &Arc<Self>) -> Adopting {
+        self.change(|state| state.adopting += 1);
+        Adopting(Arc::clone(self))
+    }
+
     /// Whether one more box of `profile` may be warmed; if so its place is taken.
     pub(super) fn may_warm(&self, profile_id: &ProfileId, depth: usize) -> bool {
         let mut state = self.lock();
         let warm = state.warm.get(profile_id).map_or(0, VecDeque::len);
         // The last free place is for somebody who needs it.
-        let may = warm < depth && !state.closed && state.waiting.is_empty() && state.total() + 1 < state.limit;
+        let may = warm < depth
+            && !state.closed
+            && state.adopting == 0
+            && state.waiting.is_empty()
+            && state.total() + 1 < state.limit;
         state.warm_starting += usize::from(may);
         may
     }
@@ -243,6 +253,16 @@ impl Shared {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Somebody looks for a box to take over. While there is one of these nobody is given a place: what is there already
+/// is counted first.
+pub struct Adopting(Arc<Shared>);
+
+impl Drop for Adopting {
+    fn drop(&mut self) {
+        self.0.change(|state| state.adopting -= 1);
     }
 }
 

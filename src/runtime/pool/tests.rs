@@ -382,6 +382,22 @@ async fn a_box_that_is_taken_over_has_its_place_however_full_it_is() {
 }
 
 #[tokio::test]
+async fn what_is_there_already_is_counted_before_anybody_is_given_a_place() {
+    let fake = Fake::new(100);
+    let pool = pool(&fake, 0, 1, 1);
+    let adopting = pool.adopting();
+    let waiting = waiting(&pool, "b").await;
+    let profile_id = profile_id();
+    let (container_id, spool) = (ContainerId::generate(), SpoolId::generate());
+    let adoption = Adoption { container_id, profile_id: &profile_id, spool, epoch: Epoch(2), after: 0 };
+    let adopted = pool.adopt(&UserId("a".to_owned()), adoption).await.unwrap().unwrap();
+    drop(adopting);
+    assert_eq!((fake.alive(), pool.stats().running), (vec![container_id], 1), "its place is taken");
+    adopted.end().await;
+    waiting.await.unwrap().unwrap();
+}
+
+#[tokio::test]
 async fn an_unknown_profile_is_said_to_be_unknown() {
     let pool = pool(&Fake::new(1), 0, 1, 1);
     let unknown = ProfileId::from_slug("nobody");

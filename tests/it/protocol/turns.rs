@@ -1,8 +1,11 @@
 //! Turns: continuations, usage, budgets, time limits, and the fields of `turn.done`.
 
+use std::io::Write as _;
+
 use serde_json::json;
 
 use crate::frames::{check_history, last, only, replay, text};
+use crate::mock_llm::Mock;
 use crate::support::{TestGateway, of_type, on_both, streamed, types};
 use crate::world::stragglers;
 
@@ -184,6 +187,48 @@ async fn settings_of_a_task_reach_the_agent() {
         let result = only(&frames, "task:tool_result");
         assert_eq!(result["is_error"], true);
         assert!(text(result, "output").contains("not allowed"), "{result}");
+        gateway.stop().await;
+    })
+    .await;
+}
+
+/// Deaf to all but its prompt, it asks its model two hundred times.
+const GREEDY: &str = r#"trap '' INT
+read -r line
+base=${BASE#http://}
+body='{"model":"m","messages":[{"role":"user","content":"USAGE: 1000 10\nTEXT: one"}]}'
+for i in $(seq 200); do
+  exec 3<>/dev/tcp/${base%:*}/${base#*:}
+  printf 'POST /v1/messages HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\n' >&3
+  printf 'content-length: %d\r\n\r\n%s' ${#body} "$body" >&3
+  cat <&3 >/dev/null
+  exec 3>&-
+done
+exec sleep 1000"#;
+
+#[tokio::test]
+async fn an_agent_that_does_not_stop_when_its_budget_is_used_up_gets_nothing_more_of_its_model() {
+    on_both(|database| async {
+        let mock = Mock::start();
+        let mut key = tempfile::NamedTempFile::new().unwrap();
+        key.write_all(b"sk-test").unwrap();
+        let gateway = TestGateway::start_with(database, |config| {
+            let demo = config.profiles.get_mut("demo").unwrap();
+            demo.command = ["bash", "-c", GREEDY].map(str::to_owned).to_vec();
+            demo.env.insert("BASE".to_owned(), "{proxy}".to_owned());
+            demo.model_api = toml::from_str(&format!("kind = 'anthropic'\nurl = '{}'", mock.url)).unwrap();
+            demo.model_api.key_file = key.path().to_owned();
+            demo.prices.insert("*".to_owned(), toml::from_str("input = 1000.0\noutput = 0.0").unwrap());
+        })
+        .await;
+        let mut client = gateway.client("alice").await;
+        client.send(json!({"type": "task.submit", "prompt": "go", "max_budget_usd": 2.5})).await;
+        let failed = client.until_task_end().await.pop().unwrap();
+        assert!(text(&failed, "error").starts_with("budget: "), "{failed}");
+        let calls = mock.requests().await.len();
+        // The third is too much. One more may have been under way.
+        assert!((3..=5).contains(&calls), "{calls}");
+        assert_eq!(failed["cost_usd"].as_f64().unwrap().to_string(), calls.to_string(), "{failed}");
         gateway.stop().await;
     })
     .await;

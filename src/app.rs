@@ -303,7 +303,7 @@ fn greet(public_url: &str, first_token: Option<&ApiToken>) {
     let _ = match first_token {
         Some(token) => writeln!(
             out,
-            "\nstreamgate is ready. Open\n\n    {public_url}/#token={token}\n\nor talk to the demo agent from another terminal:\n\n    streamgate chat \"Hello\"        (from a checkout: cargo run --release -- chat \"Hello\")\n",
+            "\nstreamgate is ready. Open\n\n    {public_url}/#token={token}\n\nor talk to the agent from another terminal, in this directory:\n\n    streamgate chat \"Hello\"        (from a checkout: cargo run --release -- chat \"Hello\")\n",
             token = token.reveal(),
         ),
         None => writeln!(

@@ -118,7 +118,10 @@ pub(super) fn after_close(close: Option<&CloseFrame>) -> anyhow::Result<Pause> {
     match u16::from(close.code) {
         1000 | 1001 | 1012 | 4200..=4299 => Ok(Pause::Moment(named.unwrap_or_default())),
         4001 => {
-            bail!("the gateway refuses the token — set STREAMGATE_TOKEN to one that `streamgate token create` made")
+            bail!(
+                "the gateway refuses the token — set STREAMGATE_TOKEN to one that `streamgate token create` made in the \
+                 gateway's directory, or with its `--config`"
+            )
         }
         code @ (1002 | 1003 | 1007 | 1009 | 4000..=4099) => {
             bail!("the gateway closed the connection ({code} {}) — this client can't mend that", close.reason)

@@ -13,6 +13,8 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 mod containers;
 #[path = "support/database.rs"]
 mod database;
+#[path = "support/shims.rs"]
+mod shims;
 
 use containers::IMAGE;
 
@@ -149,7 +151,7 @@ fn a_bad_key_or_value() {
 
 #[tokio::test]
 async fn a_log_that_nobody_reads_or_takes_holds_up_nothing() {
-    let data = tempfile::tempdir().unwrap();
+    let data = shims::DataDir::new();
     let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_streamgate"));
     command.env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
     command.env("STREAMGATE_DATA_DIR", data.path()).env("STREAMGATE_LISTEN", "127.0.0.1:0");
@@ -178,4 +180,6 @@ async fn a_log_that_nobody_reads_or_takes_holds_up_nothing() {
         submit().await;
     }
     assert_eq!(gateway.try_wait().unwrap(), None, "it goes on");
+    // Before its agents are ended: it would start others.
+    gateway.kill().await.unwrap();
 }

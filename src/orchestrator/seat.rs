@@ -112,7 +112,8 @@ pub(super) struct Occupant {
     skipped: Skipped,
 }
 
-/// Lines that were none of the dialect, or had no place in their turn. Logged once a second at most: an agent must not fill the log.
+/// Lines that were none of the dialect, or had no place in their turn. Logged once a second at most: an agent must not
+/// fill the log.
 #[derive(Default)]
 struct Skipped {
     /// Not yet told of.

@@ -377,7 +377,6 @@ impl Worker {
         if self.run.is_some() {
             return Ok(false);
         }
-        self.ready.retain(|reply| !reply.is_closed()); // Who asked may be gone.
         if !self.wants_agent() {
             self.seat.leave_line();
         }
@@ -397,9 +396,10 @@ impl Worker {
         Ok(false)
     }
 
-    /// Whether somebody waits for an agent to be there.
-    fn wants_agent(&self) -> bool {
-        self.starting.is_some() || self.ready.iter().any(|reply| !reply.is_closed())
+    /// Whether somebody waits for an agent to be there: who asked may be gone.
+    fn wants_agent(&mut self) -> bool {
+        self.ready.retain(|reply| !reply.is_closed());
+        self.starting.is_some() || !self.ready.is_empty()
     }
 
     /// Publishes, with how far the agent has been heard, and makes the session with it when that is still to

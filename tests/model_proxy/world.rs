@@ -28,8 +28,8 @@ while IFS= read -r line; do
     cancel) kill $pid ;;
     look) (cat $PLACES 2>/dev/null; env) | tr '\0' '\n'; echo; echo "<$e>" ;;
     *) ( exec 3<>/dev/tcp/${base%:*}/${base#*:} || exit
-         printf '%b' "$line" >&3
          cat <&3 & trap "kill $!" TERM
+         printf '%b' "$line" >&3 # now it can be cancelled
          wait $!; exec 3>&-; echo; echo "<$e>" ) & pid=$! ;;
   esac
 done

@@ -108,7 +108,7 @@ impl App {
         let metrics = Arc::new(Metrics::new());
         let proxy = ModelProxy::new(&runtime_dir, &config.profiles, Arc::clone(&metrics))?;
         let runtime = runtime(&config, &runtime_dir, &instance, node.id()).await?;
-        let found = runtime.boxes().await.context("the containers left from before can't be looked through")?;
+        let found = runtime.boxes(None).await.context("the containers left from before can't be looked through")?;
         let start_timeout = Duration::from_secs(config.runtime.start_timeout_seconds);
         let pool_limits = PoolLimits {
             containers_per_user: config.limits.containers_per_user,

@@ -141,9 +141,9 @@ pub struct FoundBox {
 #[async_trait]
 pub trait Runtime: Send + Sync {
     /// Starts an agent in the box `spec.container_id`, making the box's workspace when there is none,
-    /// and returns when its process runs, or for a dialect that launches it later when its shim does. A leftover of
-    /// that box is removed first. Not cancel safe: run it in a task of its own, or a half-started agent may stay until
-    /// the next start.
+    /// and returns when its process runs, or for a dialect that launches it later when its shim does. What was left of
+    /// that box is to be removed before. Not cancel safe: run it in a task of its own, or a half-started agent may stay
+    /// until it is found among the boxes.
     async fn start(&self, spec: &AgentSpec) -> Result<Agent, RuntimeError>;
 
     /// Takes over an agent that another gateway, or this one before its restart, has started, and hears it
@@ -158,14 +158,14 @@ pub trait Runtime: Send + Sync {
         after: u64,
     ) -> Result<Option<Agent>, RuntimeError>;
 
-    /// The boxes of this gateway's instance that are there, running or not.
-    async fn boxes(&self) -> Result<Vec<FoundBox>, RuntimeError>;
+    /// The boxes of this gateway's instance that are there, running or not: all, or what there is of one.
+    async fn boxes(&self, of: Option<ContainerId>) -> Result<Vec<FoundBox>, RuntimeError>;
 
-    /// Takes a box away, with all that its agent said, killing what runs in it. The workspace stays. Of one
-    /// that is not there: succeeds.
-    async fn remove(&self, container_id: ContainerId) -> Result<(), RuntimeError>;
+    /// Takes a box away as it was found, with all that its agent said, killing what runs in it; not what somebody has
+    /// started in it since then. The workspace stays. Of one that is not there: succeeds.
+    async fn remove(&self, found: &FoundBox) -> Result<(), RuntimeError>;
 
-    /// Erases a box that does not run: its workspace with all files.
+    /// Erases a box: what is left of it, and its workspace with all files.
     async fn erase(&self, container_id: ContainerId) -> Result<(), RuntimeError>;
 
     /// The box's files; made when missing.

@@ -395,13 +395,16 @@ async fn an_agent_that_eats_all_memory_is_said_to_have() {
 async fn boxes_of_this_instance_are_found_and_no_others() {
     let (ours, theirs) = (Gateway::new().await, Gateway::new().await);
     let (mut first, second, mut other) = tokio::join!(ours.start(ECHO), ours.start(ECHO), theirs.start(ECHO));
-    let mut found: Vec<_> = ours.runtime.boxes().await.unwrap().into_iter().map(|found| found.container_id).collect();
+    let boxes = ours.runtime.boxes(None).await.unwrap();
+    let mut found: Vec<_> = boxes.into_iter().map(|found| found.container_id).collect();
     found.sort_unstable();
     let mut started = [first.container_id, second.container_id];
     started.sort_unstable();
     assert_eq!(found, started);
-    ours.runtime.remove(first.container_id).await.unwrap();
-    ours.runtime.remove(first.container_id).await.unwrap();
+    let [found] = &ours.runtime.boxes(Some(first.container_id)).await.unwrap()[..] else { panic!("one box") };
+    for _ in 0..2 {
+        ours.runtime.remove(found).await.unwrap();
+    }
     assert_eq!((ours.ids().await.len(), theirs.ids().await.len()), (1, 1));
     // For who still listens, a container that was removed behind our back is an exit like any other.
     finish(&mut first).await;
@@ -443,7 +446,7 @@ async fn another_gateway_goes_on_where_the_first_stopped() {
     let (text, exit) = finish(&mut dead).await;
     assert_eq!((text.lines().count(), exit.code), (7, Some(137)));
     dead.process.remove().await.unwrap();
-    assert!(gateway.runtime.boxes().await.unwrap().is_empty());
+    assert!(gateway.runtime.boxes(None).await.unwrap().is_empty());
 }
 
 #[tokio::test]
@@ -456,9 +459,13 @@ async fn the_same_box_again_replaces_its_container_and_keeps_its_files() {
         command: ["/bin/sh", "-c", "cat file; exec cat"].map(str::to_owned).to_vec(),
         ..ProfileConfig::clone(&spec.profile)
     });
+    let [found] = &gateway.runtime.boxes(Some(spec.container_id)).await.unwrap()[..] else { panic!("one box") };
+    gateway.runtime.remove(found).await.unwrap();
     let mut second = gateway.runtime.start(&spec).await.unwrap();
     assert_eq!(line(&mut second).await, "one");
     finish(&mut first).await;
+    // It is another one, whatever it is called.
+    gateway.runtime.remove(found).await.unwrap();
     first.process.kill().await.unwrap();
     second.process.write("w8", "still here\n", DEADLINE).await.unwrap();
     assert_eq!(line(&mut second).await, "still here");

@@ -44,16 +44,17 @@ impl Orchestrator {
     /// the boxes away that nobody has.
     async fn look_through(&self, boxes: Vec<FoundBox>) -> Result<(), DatabaseError> {
         let mut sessions = Vec::new();
-        for FoundBox { container_id, node, .. } in boxes {
+        for found in boxes {
+            let FoundBox { container_id, ref node, .. } = found;
             // First: one that is not held becomes held only by its session's worker, and then it has a session.
             let is_held = self.parts.pool.holds(container_id);
             match self.parts.store.session_of(container_id).await? {
                 Some(owned) if owned.node == self.parts.node || owned.is_free => sessions.push(owned.session),
-                None if !is_held && self.is_left(&node).await? => {
+                None if !is_held && self.is_left(node).await? => {
                     info!(container.id = %container_id, "The box `{container_id}` is nobody's and goes");
                     // The files of a box that never had a session are nobody's either.
                     let gone = if self.parts.store.has_container(container_id).await? {
-                        self.parts.pool.remove(container_id).await
+                        self.parts.pool.remove(&found).await
                     } else {
                         self.parts.pool.erase(container_id).await
                     };

@@ -179,21 +179,6 @@ impl DockerRuntime {
         self.engine.call(self.engine.docker.list_containers(Some(options))).await
     }
 
-    /// Takes away what a start has left: that one's container and nothing else, as another gateway may have one of
-    /// the same name.
-    async fn undo(&self, spec: &AgentSpec, spool_id: SpoolId, spool: &Workspace) {
-        let name = container_name(spec.container_id);
-        let undone = async {
-            for container in self.containers(Some(format!("{}={spool_id}", spec::SPOOL_LABEL))).await? {
-                self.engine.remove(container.id.as_deref().unwrap_or(&name)).await?;
-            }
-            spool.erase().await.map_err(unerased)
-        };
-        if let Err(left) = undone.await {
-            warn!("Container `{name}` did not start, and can't be removed: {left}");
-        }
-    }
-
     async fn start_in(&self, id: &str, spool: &Workspace, agent: Launch) -> Result<Captured, RuntimeError> {
         self.engine.call(self.engine.docker.start_container(id, None)).await.map_err(engine::not_started)?;
         debug!("Container `{id}` started");
@@ -206,7 +191,6 @@ impl Runtime for DockerRuntime {
     async fn start(&self, spec: &AgentSpec) -> Result<Agent, RuntimeError> {
         let workspace = self.workspaces.get(spec.container_id);
         workspace.ensure().await.map_err(RuntimeError::Workspace)?;
-        self.remove(spec.container_id).await?;
         let agent = self.agent(spec).await?;
         if spec.profile.uses_proxy() {
             self.proxies.ensure(spec.container_id).map_err(RuntimeError::Workspace)?;
@@ -221,7 +205,11 @@ impl Runtime for DockerRuntime {
         match started.await {
             Ok(captured) => Ok(agent_in(spec, spool_id, captured)),
             Err(error) => {
-                self.undo(spec, spool_id, &spool).await;
+                let left = FoundBox { container_id: spec.container_id, spool: spool_id, node: self.node.clone() };
+                if let Err(kept) = self.remove(&left).await {
+                    let name = container_name(spec.container_id);
+                    warn!("Container `{name}` did not start, and can't be removed: {kept}");
+                }
                 Err(error)
             }
         }
@@ -244,25 +232,25 @@ impl Runtime for DockerRuntime {
         Ok(captured.map(|captured| agent_in(spec, spool, captured)))
     }
 
-    async fn boxes(&self) -> Result<Vec<FoundBox>, RuntimeError> {
-        let found = self.containers(None).await?;
+    async fn boxes(&self, of: Option<ContainerId>) -> Result<Vec<FoundBox>, RuntimeError> {
+        let found = self.containers(of.map(|id| format!("{}={id}", spec::CONTAINER_LABEL))).await?;
         Ok(found.into_iter().filter_map(|container| read_labels(&container.labels?)).collect())
     }
 
-    async fn remove(&self, container_id: ContainerId) -> Result<(), RuntimeError> {
-        for container in self.containers(Some(format!("{}={container_id}", spec::CONTAINER_LABEL))).await? {
+    async fn remove(&self, found: &FoundBox) -> Result<(), RuntimeError> {
+        // Not by its name: another gateway may have one of the same.
+        for container in self.containers(Some(format!("{}={}", spec::SPOOL_LABEL, found.spool))).await? {
             if let Some(id) = &container.id {
                 self.engine.remove(id).await?;
             }
-            if let Some(found) = container.labels.as_ref().and_then(read_labels) {
-                self.spools.get(found.spool).erase().await.map_err(unerased)?;
-            }
         }
-        Ok(())
+        self.spools.get(found.spool).erase().await.map_err(unerased)
     }
 
     async fn erase(&self, container_id: ContainerId) -> Result<(), RuntimeError> {
-        self.remove(container_id).await?;
+        for found in self.boxes(Some(container_id)).await? {
+            self.remove(&found).await?;
+        }
         self.proxies.erase(container_id).map_err(RuntimeError::Workspace)?;
         self.workspaces.get(container_id).erase().await.map_err(unerased)
     }

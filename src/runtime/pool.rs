@@ -125,8 +125,12 @@ impl Pool {
             profile_id: profile_id.clone(),
             profile: Arc::clone(profile),
         };
+        let leftovers = match existing {
+            Some(_) => timeout_at(deadline, self.shared.runtime.boxes(existing)).await.map_err(|_| too_long())??,
+            None => Vec::new(),
+        };
         let left = deadline.saturating_duration_since(Instant::now());
-        Ok(Reserved(Reservation::Cold { slot, spec, new: existing.is_none(), left }))
+        Ok(Reserved(Reservation::Cold { slot, spec, leftovers, new: existing.is_none(), left }))
     }
 
     /// Keeps places from being given until it is dropped: take it before boxes are looked for that are to be
@@ -152,7 +156,7 @@ impl Pool {
 
     /// The boxes of this gateway's instance that are there.
     pub async fn boxes(&self) -> Result<Vec<FoundBox>, RuntimeError> {
-        self.shared.runtime.boxes().await
+        self.shared.runtime.boxes(None).await
     }
 
     /// Whether somebody here has this box: it is being started, at work, idle, warm, or being taken away.
@@ -161,8 +165,8 @@ impl Pool {
     }
 
     /// Takes a box away that nobody has.
-    pub async fn remove(&self, container_id: ContainerId) -> Result<(), RuntimeError> {
-        self.shared.runtime.remove(container_id).await
+    pub async fn remove(&self, found: &FoundBox) -> Result<(), RuntimeError> {
+        self.shared.runtime.remove(found).await
     }
 
     /// The files of a box, whether it runs or not.
@@ -196,6 +200,8 @@ enum Reservation {
     Cold {
         slot: Slot,
         spec: AgentSpec,
+        /// What was left of the box when the place was given. What comes later is somebody else's.
+        leftovers: Vec<FoundBox>,
         /// Whether it has no files yet.
         new: bool,
         /// How long its start may take.
@@ -204,29 +210,36 @@ enum Reservation {
 }
 
 impl Reserved {
-    /// Starts the agent in it, after taking away what is left of the box: call it for a box of a session only
-    /// while the session is ours. Cancel safe: an agent that nobody takes is stopped.
+    /// Starts the agent in it, after taking away what was left of the box when the place was given: make sure between
+    /// the two that the box's session is ours. Cancel safe: an agent that nobody takes is stopped.
     pub async fn start(self) -> Result<Lease, PoolError> {
-        let (slot, spec, new, left) = match self.0 {
+        let (slot, spec, leftovers, new, left) = match self.0 {
             Reservation::Warm(lease) => return Ok(*lease),
-            Reservation::Cold { slot, spec, new, left } => (slot, spec, new, left),
+            Reservation::Cold { slot, spec, leftovers, new, left } => (slot, spec, leftovers, new, left),
         };
-        match timeout(left, start(slot, spec, new)).await {
+        match timeout(left, start(slot, spec, leftovers, new)).await {
             Ok(Ok(started)) => Ok(started?),
             Ok(Err(_)) => Err(RuntimeError::StartFailed("its start panicked".to_owned()).into()),
-            Err(_) => {
-                Err(RuntimeError::StartFailed("it took longer than `runtime.start_timeout_seconds`".to_owned()).into())
-            }
+            Err(_) => Err(too_long()),
         }
     }
 }
 
+fn too_long() -> PoolError {
+    RuntimeError::StartFailed("it took longer than `runtime.start_timeout_seconds`".to_owned()).into()
+}
+
 /// Starts an agent in a task of its own: a start must not be broken off half-way.
-fn start(slot: Slot, spec: AgentSpec, new: bool) -> oneshot::Receiver<Result<Lease, RuntimeError>> {
+fn start(
+    slot: Slot,
+    spec: AgentSpec,
+    leftovers: Vec<FoundBox>,
+    new: bool,
+) -> oneshot::Receiver<Result<Lease, RuntimeError>> {
     let (sender, receiver) = oneshot::channel();
     let shared = slot.shared();
     slot.shared().spawn(async move {
-        let started = shared.start(&spec).await;
+        let started = shared.start(&spec, &leftovers).await;
         if started.is_err() && new {
             shared.erase(spec.container_id).await;
         }

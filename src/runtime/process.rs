@@ -143,16 +143,6 @@ impl ProcessRuntime {
         let notes = entries.filter_map(|entry| read_note(&entry.ok()?.path()).transpose());
         notes.collect::<io::Result<_>>().map_err(RuntimeError::Workspace)
     }
-
-    async fn remove_where(&self, matches: impl Fn(&FoundBox) -> bool) -> Result<(), RuntimeError> {
-        for note in self.noted()? {
-            if let Some(found) = note.found().filter(&matches) {
-                host::end(&note).await?;
-                host::forget(&self.note(found.spool), &self.spools.get(found.spool)).await?;
-            }
-        }
-        Ok(())
-    }
 }
 
 #[async_trait]
@@ -160,7 +150,6 @@ impl Runtime for ProcessRuntime {
     async fn start(&self, spec: &AgentSpec) -> Result<Agent, RuntimeError> {
         let workspace = self.workspaces.get(spec.container_id);
         workspace.ensure().await.map_err(RuntimeError::Workspace)?;
-        self.remove(spec.container_id).await?;
         if spec.profile.uses_proxy() {
             self.proxies.ensure(spec.container_id).map_err(RuntimeError::Workspace)?;
         }
@@ -173,10 +162,9 @@ impl Runtime for ProcessRuntime {
                 Ok(agent_in(spec, spool_id, &workspace, captured))
             }
             Err(error) => {
-                self.remove_where(|found| found.spool == spool_id).await?;
-                // Without a note nobody knows of it.
-                if let Err(error) = spool.erase().await {
-                    warn!("The spool of an agent that did not start can't be removed: {error}");
+                let left = FoundBox { container_id: spec.container_id, spool: spool_id, node: self.node.clone() };
+                if let Err(kept) = self.remove(&left).await {
+                    warn!("What an agent left that did not start can't be removed: {kept}");
                 }
                 Err(error)
             }
@@ -201,16 +189,23 @@ impl Runtime for ProcessRuntime {
         Ok(captured.map(|captured| agent_in(spec, spool, &workspace, captured)))
     }
 
-    async fn boxes(&self) -> Result<Vec<FoundBox>, RuntimeError> {
-        Ok(self.noted()?.iter().filter_map(Note::found).collect())
+    async fn boxes(&self, of: Option<ContainerId>) -> Result<Vec<FoundBox>, RuntimeError> {
+        let found = self.noted()?.into_iter().filter_map(|note| note.found());
+        Ok(found.filter(|found| of.is_none_or(|of| found.container_id == of)).collect())
     }
 
-    async fn remove(&self, container_id: ContainerId) -> Result<(), RuntimeError> {
-        self.remove_where(|found| found.container_id == container_id).await
+    async fn remove(&self, found: &FoundBox) -> Result<(), RuntimeError> {
+        let file = self.note(found.spool);
+        if let Some(note) = read_note(&file).map_err(RuntimeError::Workspace)? {
+            host::end(&note).await?;
+        }
+        host::forget(&file, &self.spools.get(found.spool)).await
     }
 
     async fn erase(&self, container_id: ContainerId) -> Result<(), RuntimeError> {
-        self.remove(container_id).await?;
+        for found in self.boxes(Some(container_id)).await? {
+            self.remove(&found).await?;
+        }
         self.proxies.erase(container_id).map_err(RuntimeError::Workspace)?;
         let erased = self.workspaces.get(container_id).erase().await;
         erased.map_err(|error| RuntimeError::Workspace(std::io::Error::other(error)))

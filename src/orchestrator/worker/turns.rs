@@ -44,8 +44,8 @@ impl Worker {
             return Ok(());
         }
         let (mut started, coming) = oneshot::channel();
-        // What is left of the session's box goes with a start: only while the session is ours. It may have waited
-        // for its place for long, so that is made sure of now.
+        // What was left of the session's box goes with a start: only if the session is still ours, though it may have
+        // waited for its place for long. It was found before: what another gateway starts from now on stays.
         let ours = match self.container {
             Some(_) => Some(self.publish(None, &[], Vec::new()).await?),
             None => None,

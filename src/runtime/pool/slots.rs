@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
 
-use super::super::{Agent, AgentProcess, AgentSpec, Runtime, RuntimeError};
+use super::super::{Agent, AgentProcess, AgentSpec, FoundBox, Runtime, RuntimeError};
 use super::book::{Decided, State, Taken, Waiting, Warm, is_gone};
 use super::{Evicted, Lease, PoolError, PoolStats};
 use crate::domain::{ContainerId, ProfileId, UserId};
@@ -149,10 +149,17 @@ impl Shared {
         since
     }
 
-    /// Starts a box, which is held from now on, unless it fails. Not to be broken off.
-    pub(super) async fn start(&self, spec: &AgentSpec) -> Result<Agent, RuntimeError> {
+    /// Starts a box after taking away what was left of it. It is held from now on, unless that fails. Not to be
+    /// broken off.
+    pub(super) async fn start(&self, spec: &AgentSpec, leftovers: &[FoundBox]) -> Result<Agent, RuntimeError> {
         self.hold(spec.container_id);
-        let started = self.runtime.start(spec).await;
+        let started = async {
+            for left in leftovers {
+                self.runtime.remove(left).await?;
+            }
+            self.runtime.start(spec).await
+        };
+        let started = started.await;
         if started.is_err() {
             self.let_go(spec.container_id);
         }

@@ -22,7 +22,7 @@ struct Fake {
     failing: AtomicBool,
     started: AtomicUsize,
     erased: Mutex<Vec<ContainerId>>,
-    agents: Mutex<Vec<(ContainerId, CancellationToken)>>,
+    agents: Mutex<Vec<(FoundBox, CancellationToken)>>,
     most_alive: AtomicUsize,
 }
 
@@ -75,13 +75,15 @@ impl Runtime for Fake {
             return Err(RuntimeError::StartFailed("told to fail".to_owned()));
         }
         let gone = CancellationToken::new();
-        self.agents.lock().unwrap().push((spec.container_id, gone.clone()));
+        let (container_id, spool) = (spec.container_id, SpoolId::generate());
+        let found = FoundBox { container_id, spool, node: "node".to_owned() };
+        self.agents.lock().unwrap().push((found, gone.clone()));
         self.most_alive.fetch_max(self.alive().len(), Ordering::SeqCst);
         let (sender, output) = mpsc::channel(1);
         Ok(Agent {
             container_id: spec.container_id,
             container_name: super::super::container_name(spec.container_id),
-            spool: SpoolId::generate(),
+            spool,
             cwd: "/".to_owned(),
             output,
             process: Arc::new(FakeProcess { gone, _output: sender }),
@@ -95,11 +97,15 @@ impl Runtime for Fake {
         self.start(spec).await.map(Some)
     }
 
-    async fn boxes(&self) -> Result<Vec<FoundBox>, RuntimeError> {
-        Ok(Vec::new())
+    async fn boxes(&self, of: Option<ContainerId>) -> Result<Vec<FoundBox>, RuntimeError> {
+        let agents = self.agents.lock().unwrap();
+        let alive = agents.iter().filter(|(_, gone)| !gone.is_cancelled()).map(|(found, _)| found.clone());
+        Ok(alive.filter(|found| of.is_none_or(|of| of == found.container_id)).collect())
     }
 
-    async fn remove(&self, _: ContainerId) -> Result<(), RuntimeError> {
+    async fn remove(&self, found: &FoundBox) -> Result<(), RuntimeError> {
+        let agents = self.agents.lock().unwrap();
+        agents.iter().filter(|(there, _)| there == found).for_each(|(_, gone)| gone.cancel());
         Ok(())
     }
 
@@ -130,12 +136,12 @@ impl Fake {
 
     fn alive(&self) -> Vec<ContainerId> {
         let agents = self.agents.lock().unwrap();
-        agents.iter().filter(|(_, gone)| !gone.is_cancelled()).map(|(id, _)| *id).collect()
+        agents.iter().filter(|(_, gone)| !gone.is_cancelled()).map(|(found, _)| found.container_id).collect()
     }
 
     fn kill(&self, container_id: ContainerId) {
         let agents = self.agents.lock().unwrap();
-        agents.iter().filter(|(id, _)| *id == container_id).for_each(|(_, gone)| gone.cancel());
+        agents.iter().filter(|(found, _)| found.container_id == container_id).for_each(|(_, gone)| gone.cancel());
     }
 }
 
@@ -216,6 +222,22 @@ async fn a_place_that_is_not_used_goes_to_who_waits_and_what_was_warm_in_it_is_n
     until("all places are free", || pool.stats().running == 0).await;
     // One for bob; and the places' next warm ones.
     assert_eq!(fake.started.load(Ordering::SeqCst) - started, 1 + pool.stats().warm);
+}
+
+#[tokio::test]
+async fn a_start_takes_away_what_was_left_when_its_place_was_given_and_nothing_that_came_later() {
+    let fake = Fake::new(100);
+    let pool = pool(&fake, 0, 10, 10);
+    let container_id = ContainerId::generate();
+    let profile = Arc::new(ProfileConfig::default());
+    let spec = AgentSpec { container_id, profile_id: profile_id(), profile };
+    let left = fake.start(&spec).await.unwrap();
+    let reserved = pool.reserve(&UserId("alice".to_owned()), &profile_id(), Some(container_id)).await.unwrap();
+    // Another gateway is quicker: the session is its own now.
+    let theirs = fake.start(&spec).await.unwrap();
+    let ours = reserved.start().await.unwrap();
+    let gone = |agent: &Agent| agent.process.gone().now_or_never().is_some();
+    assert!(gone(&left) && !gone(&theirs) && !gone(&ours.agent));
 }
 
 #[tokio::test]

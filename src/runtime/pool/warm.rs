@@ -52,7 +52,7 @@ pub(super) async fn keep(shared: Arc<Shared>, profile_id: ProfileId, profile: Ar
 async fn start_one(shared: &Arc<Shared>, profile_id: &ProfileId, profile: &Arc<ProfileConfig>) -> bool {
     let container_id = ContainerId::generate();
     let spec = AgentSpec { container_id, profile_id: profile_id.clone(), profile: Arc::clone(profile) };
-    match shared.start(&spec).await {
+    match shared.start(&spec, &[]).await {
         Ok(agent) => {
             shared.warmed(profile_id, Some(agent));
             true

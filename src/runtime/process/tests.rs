@@ -223,7 +223,7 @@ async fn agents_outlive_the_runtime_and_are_heard_on_from_any_line() {
     drop((first, runtime));
 
     let runtime = runtime_on(data_dir.0.path());
-    let [found] = &runtime.boxes().await.unwrap()[..] else { panic!("one box") };
+    let [found] = &runtime.boxes(None).await.unwrap()[..] else { panic!("one box") };
     assert_eq!((found.container_id, found.spool, found.node.as_str()), (spec.container_id, spool, "node"));
     let mut again = runtime.adopt(&spec, spool, Epoch(2), 3).await.unwrap().unwrap();
     let Some(Output::Lines(lines)) = next(&mut again).await else { panic!("it ended") };
@@ -240,7 +240,7 @@ async fn agents_outlive_the_runtime_and_are_heard_on_from_any_line() {
     assert!(matches!(refused, Err(RuntimeError::Stale)), "{refused:?}");
 
     again.process.remove().await.unwrap();
-    assert!(runtime.boxes().await.unwrap().is_empty());
+    assert!(runtime.boxes(None).await.unwrap().is_empty());
     assert!(runtime.adopt(&spec, spool, Epoch(3), 0).await.unwrap().is_none());
 }
 
@@ -260,15 +260,19 @@ async fn a_shim_that_is_killed_is_an_end_like_any_other_and_leaves_nothing() {
 }
 
 #[tokio::test]
-async fn a_second_start_in_the_same_box_ends_what_is_left_of_the_first() {
+async fn what_is_found_of_a_box_is_taken_away_and_nothing_that_was_started_in_it_later() {
     let (_data_dir, runtime) = runtime();
     let mut first = start(&runtime, "echo $$; exec sleep 1000").await;
     let mut other = start(&runtime, "echo $$; exec sleep 1000").await;
     let (pid, other_pid) = (line(&mut first).await, line(&mut other).await);
     let mut spec = spec(&["/bin/sh", "-c", "echo $$; exec cat"]);
     spec.container_id = first.container_id;
+    let [found] = &runtime.boxes(Some(first.container_id)).await.unwrap()[..] else { panic!("one box") };
     let mut again = runtime.start(&spec).await.unwrap();
     let again_pid = line(&mut again).await;
+    for _ in 0..2 {
+        runtime.remove(found).await.unwrap();
+    }
     assert!(!lives(&pid) && lives(&again_pid) && lives(&other_pid));
     first.process.remove().await.unwrap();
     assert!(lives(&again_pid), "the old handle ended the new agent");

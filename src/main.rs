@@ -157,7 +157,21 @@ fn check(mut config: Config) -> anyhow::Result<ExitCode> {
 
 async fn token(config: Config, command: TokenCommand) -> anyhow::Result<ExitCode> {
     config.check()?;
+    // Who is in the wrong directory should hear of it.
+    let missing = config.own_database().filter(|file| !file.exists());
+    if let Some(file) = &missing
+        && !matches!(command, TokenCommand::Create { .. })
+    {
+        let file = file.display();
+        bail!(
+            "no gateway has run here: there is no `{file}` — go where one runs, or name its settings: `--config FILE`"
+        );
+    }
     let database = open_database(&config).await?;
+    if let Some(file) = missing {
+        // Nobody may be left to tell.
+        let _ = writeln!(std::io::stderr(), "no gateway has run here yet: made its database, `{}`", file.display());
+    }
     let tokens = ApiTokens::new(database.clone(), Arc::new(Clock::default()));
     let printed = match command {
         TokenCommand::Create { user, role, name } => {

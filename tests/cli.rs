@@ -143,14 +143,23 @@ fn health_needs_no_curl() {
 #[test]
 fn tokens_are_made_listed_and_revoked() {
     let data = tempfile::tempdir().unwrap();
-    let run = |arguments: &[&str]| {
+    let command = |arguments: &[&str]| {
         let mut command = streamgate(&["token"]);
-        let (code, stdout, stderr) =
-            output(command.args(arguments).env("STREAMGATE_DATA_DIR", data.path().join("new")));
+        command.args(arguments).env("STREAMGATE_DATA_DIR", data.path().join("new"));
+        command
+    };
+    for arguments in [["list"].as_slice(), &["revoke", "tok_1"]] {
+        fails(&mut command(arguments), "no gateway has run here: there is no `", "name its settings: `--config FILE`");
+        assert!(!data.path().join("new").exists());
+    }
+    let (code, token, stderr) =
+        output(&mut command(&["create", "--user", "ada", "--role", "admin", "--name", "laptop"]));
+    assert!(code == Some(0) && stderr.starts_with("no gateway has run here yet: made its database, `"), "{stderr}");
+    let run = |arguments: &[&str]| {
+        let (code, stdout, stderr) = output(&mut command(arguments));
         assert_eq!((code, stderr.as_str()), (Some(0), ""));
         stdout
     };
-    let token = run(&["create", "--user", "ada", "--role", "admin", "--name", "laptop"]);
     let hex = token.strip_prefix("rc_").unwrap().strip_suffix('\n').unwrap();
     assert!(hex.len() == 48 && hex.bytes().all(|byte| byte.is_ascii_hexdigit()), "{token}");
     run(&["create", "--user", "bob"]);
@@ -162,8 +171,7 @@ fn tokens_are_made_listed_and_revoked() {
     assert_eq!(run(&["revoke", id]), format!("{id} is revoked\n"));
     assert_eq!(run(&["list"]).lines().count(), 1);
 
-    let mut command = streamgate(&["token", "revoke", "tok_1"]);
-    fails(command.env("STREAMGATE_DATA_DIR", data.path()), "no token `tok_1`", "`streamgate token list` shows them");
+    fails(&mut command(&["revoke", "tok_1"]), "no token `tok_1`", "`streamgate token list` shows them");
 }
 
 /// `streamgate chat`, told of this gateway and given a token.

@@ -42,12 +42,15 @@ impl Config {
 
     /// Where sessions and events are kept. A secret.
     pub fn database_url(&self) -> String {
-        if self.database.url.is_empty() {
-            let path = self.data_dir().join("streamgate.db").display().to_string();
-            format!("sqlite:{}", utf8_percent_encode(&path, SQLITE_PATH))
-        } else {
-            self.database.url.clone()
+        match self.own_database() {
+            Some(path) => format!("sqlite:{}", utf8_percent_encode(&path.display().to_string(), SQLITE_PATH)),
+            None => self.database.url.clone(),
         }
+    }
+
+    /// The file in the data directory that is the database where none is named.
+    pub fn own_database(&self) -> Option<PathBuf> {
+        self.database.url.is_empty().then(|| self.data_dir().join("streamgate.db"))
     }
 
     /// Where sessions and events are kept, for messages: without users, passwords and options.

@@ -115,7 +115,7 @@ impl App {
             containers: config.limits.containers,
             start_timeout,
         };
-        let pool = Pool::new(runtime, profiles.clone(), pool_limits);
+        let (pool, adopting) = Pool::new(runtime, profiles.clone(), pool_limits);
 
         let tracker = TaskTracker::new();
         let (journal, writer) = Journal::open(database.clone(), Arc::clone(&metrics));
@@ -141,7 +141,7 @@ impl App {
             hard: CancellationToken::new(),
             tracker: tracker.clone(),
         });
-        orchestrator.recover(found).await?;
+        orchestrator.recover(found, adopting).await?;
         keep_on(&orchestrator, config.retention_days, &failed);
 
         let shared = Arc::new(Shared {
@@ -243,9 +243,10 @@ impl App {
             self.writer.abort();
         }
         // Whoever still has a statement under way, nobody waits for.
-        let _ = timeout(self.drain.saturating_sub(began.elapsed()), self.database.close()).await;
+        let last = grace(OPERATORS_GRACE);
+        let _ = timeout(self.drain.saturating_sub(began.elapsed() + last), self.database.close()).await;
         self.operators.stop();
-        if timeout(grace(OPERATORS_GRACE), self.operators.stopped()).await.is_err() {
+        if timeout(last, self.operators.stopped()).await.is_err() {
             self.operators.cut(); // Somebody reads slowly: the process ends all the same.
         }
     }

@@ -12,14 +12,19 @@ use sqlx::{ConnectOptions as _, Connection as _, Executor as _, PgPool, Postgres
 
 /// How long one statement may take, waiting for its reply included.
 pub const STATEMENT_DEADLINE: Duration = Duration::from_secs(8);
-/// Connections to Postgres that change something: the journal's writer needs one, claims and leases another.
-const WRITERS: u32 = 3;
+/// Connections to Postgres that the journal commits on. One works at a time; where that died without a word, another is
+/// there.
+const JOURNAL: u32 = 2;
+/// Those that change anything else: claims, leases, tokens.
+const WRITERS: u32 = 2;
 /// How long a transaction in which nothing happens may hold its locks: a gateway that stands still in the middle of one
 /// must not keep another from taking over. Less than the lease of a session, and more than a gateway that lives takes
 /// between two statements.
 const LET_GO: &str = "SET idle_in_transaction_session_timeout = '10s'";
 /// How long to wait for a connection.
 pub const ACQUIRE_DEADLINE: Duration = Duration::from_secs(3);
+/// How long a connection may take to show that it is alive, before its use and after it.
+const PING_DEADLINE: Duration = Duration::from_secs(1);
 
 /// What the databases answer when they don't do what they are told.
 #[derive(Debug, thiserror::Error)]
@@ -47,7 +52,10 @@ impl DatabaseError {
 pub enum Database {
     /// For production.
     Postgres {
-        /// For what changes something. Apart, so that no crowd of readers keeps the journal from committing.
+        /// For the journal. Apart, so that no crowd keeps it from committing: not of readers, and not of claims after a
+        /// restart.
+        journal: PgPool,
+        /// For whatever else is changed.
         writers: PgPool,
         /// For everything else.
         readers: PgPool,
@@ -88,6 +96,13 @@ async fn reason(error: sqlx::Error, options: &PgConnectOptions) -> DatabaseError
         // It came up a moment too late, or does not answer.
         Ok(Ok(_)) | Err(_) => DatabaseError::TimedOut,
     }
+}
+
+/// Has a connection answer. The pool's own tests have no deadline: one that died without a word would keep its place
+/// for as long as the kernel sends again, a quarter of an hour. An error closes it without asking it once more.
+async fn is_alive(connection: &mut sqlx::PgConnection) -> Result<bool, sqlx::Error> {
+    let answer = tokio::time::timeout(PING_DEADLINE, connection.ping()).await;
+    answer.map_err(|_| sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()))?.map(|()| true)
 }
 
 /// Runs a statement on a [`Connection`] or [`Transaction`]: the number of rows it touched.
@@ -193,14 +208,23 @@ impl Database {
             Self::connect_sqlite(url).await?
         } else {
             let options = PgConnectOptions::from_str(url)?.application_name("streamgate");
-            let pool = |most| PgPoolOptions::new().max_connections(most).acquire_timeout(ACQUIRE_DEADLINE);
+            let pool = |most| {
+                PgPoolOptions::new()
+                    .max_connections(most)
+                    .acquire_timeout(ACQUIRE_DEADLINE)
+                    .test_before_acquire(false) // `before_acquire` does, with a deadline.
+                    .before_acquire(|connection, _| Box::pin(is_alive(connection)))
+                    .after_release(|connection, _| Box::pin(is_alive(connection)))
+            };
             // Set once connected: poolers between us and the server refuse it as an option of the connection.
-            let writers = pool(WRITERS)
-                .after_connect(|connection, _| Box::pin(async { connection.execute(LET_GO).await.map(drop) }));
-            match writers.connect_with(options.clone()).await {
+            let changing = |most| {
+                pool(most).after_connect(|connection, _| Box::pin(async { connection.execute(LET_GO).await.map(drop) }))
+            };
+            match changing(WRITERS).connect_with(options.clone()).await {
                 Ok(writers) => {
-                    let readers = max_connections.saturating_sub(WRITERS).max(1);
-                    Self::Postgres { writers, readers: pool(readers).connect_lazy_with(options) }
+                    let journal = changing(JOURNAL).connect_lazy_with(options.clone());
+                    let readers = max_connections.saturating_sub(JOURNAL + WRITERS).max(1);
+                    Self::Postgres { journal, writers, readers: pool(readers).connect_lazy_with(options) }
                 }
                 Err(error) => return Err(reason(error, &options).await),
             }
@@ -243,6 +267,17 @@ impl Database {
         .await
     }
 
+    /// A connection to change something with that is one statement: each is a transaction of its own.
+    pub async fn write(&self) -> Result<Connection, DatabaseError> {
+        within(async {
+            match self {
+                Self::Postgres { writers, .. } => writers.acquire().await.map(Connection::Postgres),
+                Self::Sqlite { writer, .. } => writer.acquire().await.map(Connection::Sqlite),
+            }
+        })
+        .await
+    }
+
     /// A transaction to write in.
     pub async fn begin(&self) -> Result<Transaction, DatabaseError> {
         within(async {
@@ -254,12 +289,24 @@ impl Database {
         .await
     }
 
+    /// A transaction for the journal to commit a group in.
+    pub async fn begin_group(&self) -> Result<Transaction, DatabaseError> {
+        within(async {
+            match self {
+                Self::Postgres { journal, .. } => journal.begin().await.map(Transaction::Postgres),
+                Self::Sqlite { writer, .. } => writer.begin_with("BEGIN IMMEDIATE").await.map(Transaction::Sqlite),
+            }
+        })
+        .await
+    }
+
     /// Closes all connections, after the calls that run.
     pub async fn close(&self) {
         match self {
-            Self::Postgres { writers, readers } => {
+            Self::Postgres { journal, writers, readers } => {
                 readers.close().await;
                 writers.close().await;
+                journal.close().await;
             }
             Self::Sqlite { writer, readers } => {
                 readers.close().await;

@@ -228,7 +228,7 @@ impl Orchestrator {
         }
         let key = submit.idempotency_key.clone().map(|key| IdempotencyKey { key, body_hash: body_hash.clone() });
         let (session_id, origin, creates_session) = match place {
-            Place::In(session) => (session, Origin::Existing, false),
+            Place::In(session) => (session, Origin::Existing(None), false),
             Place::New(profile) => {
                 let new = self.new_session(who, profile, submit.mode, None);
                 (SessionId::generate(), Origin::New(Box::new(new)), true)
@@ -309,7 +309,7 @@ impl Orchestrator {
     /// closes, and this is refused.
     pub async fn ready(&self, session: SessionId) -> Result<Ready, Refusal> {
         let (reply, answer) = oneshot::channel();
-        self.deliver(session, Origin::Existing, Command::Ready { reply })?;
+        self.deliver(session, Origin::Existing(None), Command::Ready { reply })?;
         let (ready, receipt) = answered(answer).await?;
         receipt.committed().await.map_err(|_| Refusal::Interrupted)?;
         Ok(ready)
@@ -323,7 +323,7 @@ impl Orchestrator {
                 return Ok((task.session, task.state));
             }
             let (reply, answer) = oneshot::channel();
-            self.deliver(task.session, Origin::Existing, Command::Cancel { task: id, reply })?;
+            self.deliver(task.session, Origin::Existing(None), Command::Cancel { task: id, reply })?;
             // Without a state the task ended while the command was on its way: look again when its end
             // has had the time to commit.
             if let Some((state, receipt)) = answered(answer).await? {
@@ -352,7 +352,7 @@ impl Orchestrator {
         self.check_open()?;
         let (reply, accepted) = oneshot::channel();
         let command = Command::Answer { task: id, ask, answer: answer.clone(), reply };
-        self.deliver(task.session, Origin::Existing, command)?;
+        self.deliver(task.session, Origin::Existing(None), command)?;
         match answered(accepted).await? {
             Some(receipt) => receipt.committed().await.map_err(|_| Refusal::Interrupted)?,
             None => self.answered_before(id, ask, &answer).await?,
@@ -383,7 +383,7 @@ impl Orchestrator {
                 return Ok(());
             }
             let (reply, answer) = oneshot::channel();
-            self.deliver(id, Origin::Existing, Command::End { reply })?;
+            self.deliver(id, Origin::Existing(None), Command::End { reply })?;
             match answered(answer).await {
                 Ok(receipt) => return receipt.committed().await.map_err(|_| Refusal::Interrupted),
                 Err(Refusal::SessionClosed) => (), // It ended while the command was on its way.
@@ -411,7 +411,7 @@ impl Orchestrator {
         self.own_session(who, id).await?;
         self.check_open()?;
         let (reply, answer) = oneshot::channel();
-        self.deliver(id, Origin::Existing, Command::Rename { title, reply })?;
+        self.deliver(id, Origin::Existing(None), Command::Rename { title, reply })?;
         answered(answer).await?.committed().await.map_err(|_| Refusal::Interrupted)
     }
 

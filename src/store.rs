@@ -8,11 +8,11 @@ mod rows;
 
 use std::time::Duration;
 
+use rows::{ClaimedRow, QuestionRow, SessionRow, TaskRow};
 pub use rows::{QuestionRecord, SessionRecord, TaskRecord};
-use rows::{QuestionRow, SessionRow, TaskRow};
 
 use crate::database::{Database, DatabaseError, On, execute, fetch_all, fetch_optional, milliseconds};
-use crate::domain::{ContainerId, Epoch, Seq, SessionId, SessionStatus, TaskId, TaskState, Timestamp, UserId};
+use crate::domain::{ContainerId, Epoch, Seq, SessionId, SessionStatus, SpoolId, TaskId, TaskState, Timestamp, UserId};
 
 /// The look-ups' clonable address.
 #[derive(Clone)]
@@ -40,6 +40,8 @@ pub struct OwnedSession {
     pub node: String,
     /// Whether its lease has run out: any gateway may take it.
     pub is_free: bool,
+    /// What its agent says, if there is one that its gateway knows of.
+    pub spool: Option<SpoolId>,
 }
 
 /// Which sessions a list shows.
@@ -76,9 +78,6 @@ const LAST_QUESTIONS: i64 = 128;
 const SESSION: &str = "SELECT id, user_id, profile_id, mode, title, status, container_id, spool_id, spool_record, \
                        CAST(NULL AS TEXT) AS run_state, CAST(NULL AS TEXT) AS ending, last_seq, input_tokens, \
                        output_tokens, cost_usd, created_at, updated_at FROM sessions WHERE id = $1";
-const WHOLE_SESSION: &str = "SELECT id, user_id, profile_id, mode, title, status, container_id, spool_id, spool_record, \
-                             run_state, ending, last_seq, input_tokens, output_tokens, cost_usd, created_at, \
-                             updated_at FROM sessions WHERE id = $1";
 
 impl Store {
     /// Look-ups in `database`.
@@ -231,14 +230,14 @@ impl Store {
         let mut connection = self.database.read().await?;
         let row = fetch_optional!(
             connection.on(),
-            (String, String, bool),
-            "SELECT id, owner_node, lease_until <= (SELECT now FROM clock) FROM sessions
+            (String, String, bool, Option<String>),
+            "SELECT id, owner_node, lease_until <= (SELECT now FROM clock), spool_id FROM sessions
              WHERE container_id = $1 AND status = 'active'",
             container.to_string()
         )?;
-        row.map(|(id, node, is_free)| {
+        row.map(|(id, node, is_free, spool)| {
             let session = SessionId::parse(&id).ok_or(DatabaseError::Corrupt("session id"))?;
-            Ok(OwnedSession { session, node, is_free })
+            Ok(OwnedSession { session, node, is_free, spool: spool.as_deref().and_then(SpoolId::parse) })
         })
         .transpose()
     }
@@ -264,24 +263,19 @@ impl Store {
         node: &str,
         lease: Duration,
     ) -> Result<Option<(SessionRecord, Epoch)>, DatabaseError> {
-        let mut transaction = self.database.begin().await?;
-        let rows = execute!(
-            transaction.on(),
+        let mut connection = self.database.write().await?;
+        let claimed = fetch_optional!(
+            connection.on(),
+            ClaimedRow,
             "UPDATE sessions SET owner_node = $2, epoch = epoch + 1, lease_until = (SELECT now FROM clock) + $3
-             WHERE id = $1 AND (owner_node = $2 OR lease_until <= (SELECT now FROM clock))",
+             WHERE id = $1 AND (owner_node = $2 OR lease_until <= (SELECT now FROM clock))
+             RETURNING id, user_id, profile_id, mode, title, status, container_id, spool_id, spool_record, run_state,
+                       ending, last_seq, input_tokens, output_tokens, cost_usd, created_at, updated_at, epoch",
             id.to_string(),
             node,
             milliseconds(lease)
         )?;
-        if rows == 0 {
-            return Ok(None);
-        }
-        let row = fetch_optional!(transaction.on(), SessionRow, WHOLE_SESSION, id.to_string())?;
-        let epoch =
-            fetch_optional!(transaction.on(), (i64,), "SELECT epoch FROM sessions WHERE id = $1", id.to_string())?;
-        transaction.commit().await?;
-        let Some((row, (epoch,))) = row.zip(epoch) else { return Ok(None) };
-        Ok(Some((row.read()?, Epoch(epoch))))
+        claimed.map(|claimed| Ok((claimed.session.read()?, Epoch(claimed.epoch)))).transpose()
     }
 
     /// Says that `node` is there, and prolongs those of its leases that have not been given up.

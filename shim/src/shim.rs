@@ -100,12 +100,13 @@ impl Shim {
         umask(Mode::RWXG | Mode::RWXO);
         let (signals, wake) = UnixStream::pair()?;
         signals.set_nonblocking(true)?;
+        // Before what wakes us: who is woken by a signal is to see it.
+        let terminated = Arc::new(AtomicBool::new(false));
+        signal_hook::flag::register(SIGTERM, Arc::clone(&terminated))?;
         // Handled, not ignored: what is ignored here would be ignored by agents too.
         for signal in [SIGCHLD, SIGTERM, SIGINT, SIGHUP] {
             signal_hook::low_level::pipe::register(signal, wake.try_clone()?)?;
         }
-        let terminated = Arc::new(AtomicBool::new(false));
-        signal_hook::flag::register(SIGTERM, Arc::clone(&terminated))?;
 
         std::env::set_current_dir(&settings.directory)
             .map_err(|error| format!("can't enter {}: {error}", settings.directory.display()))?;

@@ -94,6 +94,14 @@ impl Session {
         &self.fenced
     }
 
+    /// Waits until the journal takes what an agent may say next: then publishing it does not wait for long. Whoever
+    /// waits here rather than there can be told other things meanwhile, also while the database is away. Cancel safe.
+    pub async fn room(&self) {
+        // Both are given back at once. A journal that is closed tells so when something is published.
+        let _share = self.window.acquire_many(WINDOW_KIB / 2).await;
+        let _place = self.journal.reserve().await;
+    }
+
     /// Publishes what happened, with the changes that go with it, as one. Durable first, visible
     /// second: viewers see only what a replay would show. Waits while the journal's queue is full, or this
     /// session's share of it, so that agents slow down. Cancel safe: the numbers count only once the place in the

@@ -56,7 +56,7 @@ struct Advance {
 /// Commits all of `group` or nothing.
 pub(super) async fn commit(database: &Database, group: &[Append]) -> Result<(), Refusal> {
     let advances = advances(group)?;
-    let mut transaction = database.begin().await?;
+    let mut transaction = database.begin_group().await?;
     for append in group {
         if let Some(new) = append.effects.first().filter(|effect| is_creation(effect)) {
             new.apply(&mut transaction, append.session, append.at).await?;

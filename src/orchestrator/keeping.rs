@@ -12,6 +12,7 @@ use super::{LEASE, Orchestrator};
 use crate::database::DatabaseError;
 use crate::domain::{SessionId, Timestamp};
 use crate::runtime::FoundBox;
+use crate::runtime::pool::Adopting;
 
 /// How often it is looked for work that other gateways left, and for boxes that nobody has.
 const LOOK_FOR_WORK: Duration = Duration::from_secs(1);
@@ -25,12 +26,17 @@ const LAST_COMMITS: Duration = Duration::from_secs(1);
 
 impl Orchestrator {
     /// Goes on where gateways stopped: sessions of this one, whatever they have, and those that another one
-    /// has given up. `found` are the boxes that were there before anything was started.
-    pub async fn recover(&self, found: Vec<FoundBox>) -> Result<(), DatabaseError> {
-        let _all = self.parts.pool.adopting();
+    /// has given up. `found` are the boxes that were there before anything was started; nobody is given a place before
+    /// it is known whose they are.
+    pub async fn recover(&self, found: Vec<FoundBox>, adopting: Adopting) -> Result<(), DatabaseError> {
         self.parts.store.renew_leases(&self.parts.node, LEASE).await?;
         self.take_up_work().await?;
-        self.look_through(found).await
+        if let Err(error) = self.look_through(found).await {
+            // They are looked through again soon.
+            warn!(%error, "Whose the boxes are can't be looked up: {error}");
+        }
+        drop(adopting);
+        Ok(())
     }
 
     /// Takes up the sessions with work that this gateway owns or whose owner is gone.
@@ -40,32 +46,42 @@ impl Orchestrator {
         Ok(())
     }
 
-    /// Takes up the sessions that live in these boxes, if this gateway owns them or their owner is gone, and takes
-    /// the boxes away that nobody has.
-    async fn look_through(&self, boxes: Vec<FoundBox>) -> Result<(), DatabaseError> {
-        let mut sessions = Vec::new();
+    /// Takes up the sessions that live in these boxes, if this gateway owns them or their owner is gone. Gives the boxes
+    /// that nobody has.
+    async fn look_through(&self, boxes: Vec<FoundBox>) -> Result<Vec<FoundBox>, DatabaseError> {
+        let (mut sessions, mut left) = (Vec::new(), Vec::new());
         for found in boxes {
-            let FoundBox { container_id, ref node, .. } = found;
             // First: one that is not held becomes held only by its session's worker, and then it has a session.
-            let is_held = self.parts.pool.holds(container_id);
-            match self.parts.store.session_of(container_id).await? {
-                Some(owned) if owned.node == self.parts.node || owned.is_free => sessions.push(owned.session),
-                None if !is_held && self.is_left(node).await? => {
-                    info!(container.id = %container_id, "The box `{container_id}` is nobody's and goes");
-                    // The files of a box that never had a session are nobody's either.
-                    let gone = if self.parts.store.has_container(container_id).await? {
-                        self.parts.pool.remove(&found).await
-                    } else {
-                        self.parts.pool.erase(container_id).await
-                    };
-                    if let Err(error) = gone {
-                        warn!(container.id = %container_id, %error, "The box `{container_id}` can't be taken away: {error}");
-                    }
+            let is_held = self.parts.pool.holds(found.container_id);
+            match self.parts.store.session_of(found.container_id).await? {
+                // A start that nobody knows of: its gateway died, or had given it up.
+                Some(owned) if owned.node == self.parts.node && !is_held && owned.spool != Some(found.spool) => {
+                    left.push(found);
                 }
+                Some(owned) if owned.node == self.parts.node || owned.is_free => sessions.push(owned.session),
+                None if !is_held && self.is_left(&found.node).await? => left.push(found),
                 Some(_) | None => (),
             }
         }
         self.take_up(sessions);
+        Ok(left)
+    }
+
+    /// Takes away the boxes that nobody has.
+    async fn clear_away(&self, boxes: Vec<FoundBox>) -> Result<(), DatabaseError> {
+        for found in boxes {
+            let container_id = found.container_id;
+            info!(container.id = %container_id, "The box `{container_id}` is nobody's and goes");
+            // The files of a box that never had a session are nobody's either.
+            let gone = if self.parts.store.has_container(container_id).await? {
+                self.parts.pool.remove(&found).await
+            } else {
+                self.parts.pool.erase(container_id).await
+            };
+            if let Err(error) = gone {
+                warn!(container.id = %container_id, %error, "The box `{container_id}` can't be taken away: {error}");
+            }
+        }
         Ok(())
     }
 
@@ -82,8 +98,8 @@ impl Orchestrator {
             info!("Taking up {} sessions", sessions.len());
         }
         for session in sessions {
-            let take_up = Command::TakeUp { _adopting: Some(self.parts.pool.adopting()) };
-            if let Err(refusal) = self.deliver(session, Origin::Existing, take_up) {
+            let origin = Origin::Existing(Some(self.parts.pool.adopting()));
+            if let Err(refusal) = self.deliver(session, origin, Command::TakeUp) {
                 warn!(session.id = %session, "Session `{session}` could not be taken up: {refusal}");
             }
         }
@@ -108,7 +124,8 @@ impl Orchestrator {
                 match self.parts.pool.boxes().await {
                     Err(error) => warn!(%error, "The boxes can't be looked through: {error}"),
                     Ok(found) => {
-                        if let Err(error) = self.look_through(found).await {
+                        let cleared = async { self.clear_away(self.look_through(found).await?).await };
+                        if let Err(error) = cleared.await {
                             warn!(%error, "Whose the boxes are can't be looked up: {error}");
                         }
                     }
@@ -134,8 +151,7 @@ impl Orchestrator {
                 () = tokio::time::sleep(TAKE_UP_AFTER) => (),
                 () = self.parts.soft.cancelled() => return,
             }
-            let take_up = Command::TakeUp { _adopting: None };
-            if let Err(refusal) = self.deliver(session, Origin::Existing, take_up) {
+            if let Err(refusal) = self.deliver(session, Origin::Existing(None), Command::TakeUp) {
                 warn!(session.id = %session, "Session `{session}` could not be taken up: {refusal}");
             }
         })
@@ -144,6 +160,7 @@ impl Orchestrator {
     /// Renews this gateway's leases until shutdown.
     pub async fn keep_leases(&self) {
         let mut ticks = interval(LEASE / 3);
+        ticks.tick().await; // They were renewed just now.
         loop {
             tokio::select! {
                 _ = ticks.tick() => (),

@@ -134,8 +134,9 @@ impl Skipped {
 }
 
 impl Seat {
-    /// What happens next. Cancel safe. Never returns while the seat is empty.
-    pub(super) async fn next(&mut self, idle_stop: Duration) -> SeatEvent {
+    /// What happens next; the agent is heard when there is `room` for what it says. Cancel safe. Never returns while the
+    /// seat is empty.
+    pub(super) async fn next(&mut self, idle_stop: Duration, room: impl Future<Output = ()>) -> SeatEvent {
         match self {
             Self::Empty => std::future::pending().await,
             Self::Waiting(reserved) => SeatEvent::Reserved(reserved.await),
@@ -143,7 +144,7 @@ impl Seat {
                 let gone = || Err(PoolError::Start(RuntimeError::Gone));
                 SeatEvent::Started((&mut *started).await.unwrap_or_else(|_| gone()))
             }
-            Self::Up(occupant) => occupant.next(idle_stop).await,
+            Self::Up(occupant) => occupant.next(idle_stop, room).await,
             Self::Leaving(left) => {
                 let _ = (&mut *left).await; // However it went, it is over.
                 SeatEvent::Left
@@ -233,11 +234,16 @@ impl Occupant {
         Self { lease, adapter, channel, commands, deaf, _teller: teller, idle_since: None, skipped: Skipped::default() }
     }
 
-    async fn next(&mut self, idle_stop: Duration) -> SeatEvent {
+    async fn next(&mut self, idle_stop: Duration, room: impl Future<Output = ()>) -> SeatEvent {
         let idle_since = self.idle_since;
         let evicted = self.lease.evicted();
+        let output = &mut self.lease.agent.output;
+        let output = async {
+            room.await;
+            output.recv().await
+        };
         tokio::select! {
-            output = self.lease.agent.output.recv() => match output {
+            output = output => match output {
                 Some(Output::Lines(lines)) => SeatEvent::Lines(lines),
                 Some(Output::Exit(exit)) => SeatEvent::Exit(exit),
                 None => SeatEvent::Exit(Exit::default()),

@@ -50,8 +50,8 @@ pub(super) enum Command {
     End { reply: Reply<Receipt> },
     /// Have another title.
     Rename { title: Option<String>, reply: Reply<Receipt> },
-    /// Go on with the work from before a restart: its box is taken over, if it is there, by when this is heard.
-    TakeUp { _adopting: Option<Adopting> },
+    /// Go on with the work from before a restart: having a worker is all.
+    TakeUp,
 }
 
 /// Where an answer goes. A client may be gone: then nobody hears it.
@@ -87,8 +87,8 @@ pub struct Ready {
 pub(super) enum Origin {
     /// It is made with the first thing that is published.
     New(Box<NewSession>),
-    /// It is in the journal.
-    Existing,
+    /// It is in the journal. Its box is counted, if it has one, by when this is dropped.
+    Existing(Option<Adopting>),
 }
 
 /// The session is no longer this worker's, or the gateway ends: drop everything.
@@ -193,7 +193,7 @@ impl Worker {
         let parts = &orchestrator.parts;
         let opened = match origin {
             Origin::New(new) => Ok(Self::create(Arc::clone(parts), id, new)),
-            Origin::Existing => Self::open(Arc::clone(parts), id).await,
+            Origin::Existing(adopting) => Self::open(Arc::clone(parts), id, adopting).await,
         };
         match opened {
             Ok(mut worker) => {
@@ -255,7 +255,7 @@ impl Worker {
 
     /// Claims a session and goes on where an earlier gateway stopped: its agent is taken over, the task at
     /// work goes on, queued ones wait again.
-    async fn open(parts: Arc<Parts>, id: SessionId) -> Result<Self, Refusal> {
+    async fn open(parts: Arc<Parts>, id: SessionId, adopting: Option<Adopting>) -> Result<Self, Refusal> {
         let Some((record, epoch)) = parts.store.claim(id, &parts.node, LEASE).await? else {
             return Err(Refusal::Elsewhere);
         };
@@ -266,6 +266,7 @@ impl Worker {
         let state = RunState::read(record.run_state.as_deref());
         worker.agent_state = state.agent().clone();
         worker.adopt_agent(&record).await?;
+        drop(adopting); // What comes now may take long: others get their places.
         for task in open {
             let went_on = match task.state {
                 TaskState::Queued => {
@@ -303,9 +304,12 @@ impl Worker {
             }
             let deadline = self.run.as_ref().map(Run::deadline);
             let idle_stop = self.parts.idle_stop;
+            // Draining, what its agent says once its model has answered is for who takes the session up.
+            let left = draining && self.last_calls.is_none() && matches!(self.seat, Seat::Up(_));
+            let room = self.session.room();
             let wake = tokio::select! {
                 command = inbox.recv() => Wake::Command(command),
-                event = self.seat.next(idle_stop) => Wake::Seat(event),
+                event = self.seat.next(idle_stop, room), if !left => Wake::Seat(event),
                 slot = optional(self.slot.as_mut()) => Wake::Slot(slot),
                 () = sleep_until(deadline) => Wake::Deadline,
                 () = settled(self.last.clone()) => Wake::Settled,
@@ -501,7 +505,7 @@ fn refuse_all(inbox: &mut mpsc::Receiver<Command>, why: &Refusal) {
             Command::Ready { reply } => drop(reply.send(Err(refusal()))),
             Command::Cancel { reply, .. } => drop(reply.send(Err(refusal()))),
             Command::Answer { reply, .. } => drop(reply.send(Err(refusal()))),
-            Command::TakeUp { .. } => (),
+            Command::TakeUp => (),
         }
     }
 }

@@ -89,17 +89,19 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// Starts warming at once. Call it inside the tokio runtime.
+    /// Gives places and starts warming when what comes with it is dropped: what is there already is to be counted before.
+    /// Call it inside the tokio runtime.
     pub fn new(
         runtime: Arc<dyn Runtime>,
         profiles: BTreeMap<ProfileId, Arc<ProfileConfig>>,
         limits: PoolLimits,
-    ) -> Self {
+    ) -> (Self, Adopting) {
         let shared = Shared::new(runtime, limits.containers, limits.containers_per_user);
+        let adopting = shared.adopting();
         for (profile_id, profile) in profiles.iter().filter(|(_, profile)| profile.warm > 0) {
             shared.spawn(warm::keep(Arc::clone(&shared), profile_id.clone(), Arc::clone(profile)));
         }
-        Self { shared, profiles: Arc::new(profiles), start_timeout: limits.start_timeout }
+        (Self { shared, profiles: Arc::new(profiles), start_timeout: limits.start_timeout }, adopting)
     }
 
     /// A place for a box: for `existing` with its files, or else for a new one, warm if there is one. Who waits is

@@ -121,6 +121,14 @@ pub(super) struct SessionRow {
     updated_at: i64,
 }
 
+/// A session and the claim to it.
+#[derive(FromRow)]
+pub(super) struct ClaimedRow {
+    #[sqlx(flatten)]
+    pub(super) session: SessionRow,
+    pub(super) epoch: i64,
+}
+
 #[derive(FromRow)]
 pub(super) struct TaskRow {
     id: String,

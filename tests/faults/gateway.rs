@@ -66,7 +66,10 @@ async fn a_gateway_that_is_killed_around_its_commit_loses_nothing_and_doubles_no
         if round % 4 == 3 {
             // The gateway hears of its commit, and dies before a client hears of the event.
             world.front.swallow(true);
+            let commits = "streamgate_journal_commit_events_count";
+            let before = gateway.metric(commits).await;
             held.release();
+            eventually("it hears of it", async || gateway.metric(commits).await > before).await;
             gateway.kill().await;
             world.front.reset_all();
             world.front.swallow(false);
@@ -79,6 +82,25 @@ async fn a_gateway_that_is_killed_around_its_commit_loses_nothing_and_doubles_no
     }
     let outcome = story.check_whole(&world.journal().await).await;
     println!("12 kills around a commit: {} events, none lost, none doubled", outcome.events);
+    gateway.stop().await;
+}
+
+/// An agent that says something at any time is no reason to stay.
+#[tokio::test]
+async fn a_gateway_that_is_stopped_leaves_agents_in_mid_speech() {
+    let mut world = World::new().await;
+    world.set("DRAIN_SECONDS", "60");
+    let node = DataDir::new();
+    let gateway = world.start(&node).await;
+    let mut story = world.tell(4_000, 5).await;
+    story.until_seen(100).await;
+    gateway.stop().await;
+    let journal = world.journal().await;
+    let state = sqlx::query_scalar("SELECT state FROM tasks WHERE session_id = $1").bind(&story.session);
+    let state: String = state.fetch_one(&journal).await.unwrap();
+    assert_eq!(state, "running", "it has listened to the end");
+    let gateway = world.start(&node).await;
+    story.check_whole(&journal).await;
     gateway.stop().await;
 }
 

@@ -6,13 +6,13 @@ use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Executor as _};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::postgres::Postgres;
+use crate::postgres::{Postgres, children};
 use crate::program::Program;
 use crate::proxy::Moment;
 use crate::shims::DataDir;
 use crate::story::Story;
 use crate::witness::Line;
-use crate::world::{PATIENCE, World};
+use crate::world::{PATIENCE, World, eventually};
 
 /// A gateway at work when its database is about to fail it, and a client that has been connected for long.
 struct Stage {
@@ -113,6 +113,40 @@ async fn a_database_behind_a_black_hole_costs_nothing_but_time() {
     sleep_until(began + Duration::from_secs(20)).await;
     stage.world.to_postgres.swallow(false);
     stage.goes_on(Instant::now()).await;
+}
+
+/// As when a firewall has forgotten them, or the database has moved to another host: the kernel would go on trying for
+/// a quarter of an hour.
+#[tokio::test]
+async fn connections_to_the_database_that_die_without_a_word_are_given_up() {
+    let stage = Stage::set(World::new().await, 4_000, 10).await;
+    // In the middle of a commit, more often than there are connections to write on.
+    let mut never = Vec::new();
+    for _ in 0..4 {
+        never.push(stage.world.to_postgres.hold_commit(Moment::Before).await);
+        stage.world.to_postgres.forsake();
+    }
+    stage.goes_on(Instant::now()).await;
+}
+
+/// Of an agent that talks: what it says fills the room that there is for what waits to be committed, long before its
+/// time is up.
+#[tokio::test]
+async fn a_task_is_stopped_when_its_time_is_up_while_the_database_is_away() {
+    let mut world = World::docker().await;
+    let node = DataDir::new();
+    world.set("PROFILES__SHELL__TIMEOUT_SECONDS", "10");
+    let gateway = world.start(&node).await;
+    let story = world.tell_shell(0, "speak 100000 0.005").await;
+    let container = world.container(&story.session).await;
+    eventually("it speaks", || container.noted() > 20).await;
+    world.postgres.freeze();
+    let shim = world.engine().shim(&container.name);
+    eventually("it is stopped", || children(shim).is_empty()).await;
+    world.postgres.thaw();
+    let outcome = story.check(&world.journal().await).await;
+    assert_eq!(outcome.end["type"], "task:failed", "{}", outcome.end);
+    gateway.stop().await;
 }
 
 #[tokio::test]

@@ -27,6 +27,8 @@ struct Shared {
     swallowing: watch::Sender<bool>,
     /// Raised to end all links that there are.
     generation: watch::Sender<u64>,
+    /// Raised to have them swallow everything from then on.
+    forsaken: watch::Sender<u64>,
     trap: Mutex<Option<(Moment, oneshot::Sender<Held>)>>,
     /// Whether the next thing a server says is cut off in the middle.
     cutting: AtomicBool,
@@ -60,6 +62,7 @@ impl Proxy {
             upstream: Mutex::new(None),
             swallowing: watch::Sender::new(false),
             generation: watch::Sender::new(0),
+            forsaken: watch::Sender::new(0),
             trap: Mutex::new(None),
             cutting: AtomicBool::new(false),
         });
@@ -90,6 +93,11 @@ impl Proxy {
         self.shared.generation.send_modify(|generation| *generation += 1);
     }
 
+    /// Swallows everything on the connections that there are, without a word and for good; new ones pass.
+    pub(crate) fn forsake(&self) {
+        self.shared.forsaken.send_modify(|forsaken| *forsaken += 1);
+    }
+
     /// Lets the next thing that a server says end in its middle, and resets that connection.
     pub(crate) fn cut_next(&self) {
         self.shared.cutting.store(true, Ordering::Relaxed);
@@ -105,7 +113,7 @@ impl Proxy {
 
 /// One connection, until either side ends it or it is reset.
 async fn link(shared: Arc<Shared>, mut client: TcpStream) {
-    let mut generation = shared.generation.subscribe();
+    let (mut generation, mut forsaken) = (shared.generation.subscribe(), shared.forsaken.subscribe());
     let upstream = *shared.upstream.lock().unwrap();
     let Some(upstream) = upstream else { return reset(client) };
     pass(&shared).await;
@@ -114,6 +122,8 @@ async fn link(shared: Arc<Shared>, mut client: TcpStream) {
     let was_reset = tokio::select! {
         result = forward(&shared, &mut client, &mut server) => result.is_err(),
         _ = generation.changed() => true,
+        // Open on both sides, until the proxy ends.
+        _ = forsaken.changed() => std::future::pending().await,
     };
     if was_reset {
         reset(client);

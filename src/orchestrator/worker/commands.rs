@@ -23,7 +23,7 @@ pub(super) const NO_CONTAINER: &str = "no_container";
 impl Worker {
     pub(super) async fn obey(&mut self, command: Command) -> Result<(), Lost> {
         match command {
-            Command::TakeUp { .. } => (),
+            Command::TakeUp => (),
             Command::Create { reply } => {
                 let receipt = self.publish(None, &[], Vec::new()).await?;
                 let _ = reply.send(Ok(receipt));
@@ -92,6 +92,8 @@ impl Worker {
         let events = [Event::UserMessage { text: submit.prompt.clone() }, Event::TaskQueued { position }];
         let mut effects = vec![Effect::CreateTask(Box::new(new))];
         effects.extend(self.title_by(&submit.prompt));
+        // In one commit with the prompt: a gateway that dies must not take the one and leave the other.
+        let stops = interrupts && self.run.as_mut().is_some_and(|run| !run.is_paused() && run.stop(End::Cancelled));
         let receipt = self.publish(Some(task), &events, effects).await?;
         let waiting = Waiting {
             id: task,
@@ -105,10 +107,13 @@ impl Worker {
         self.queue.insert(position, waiting);
         let created_at = receipt.at();
         let _ = reply.send(Ok(Accepted { position, prompt_seq, created_at, receipt }));
-        if interrupts {
-            self.stop_current().await?;
+        if stops {
+            self.interrupt().await
+        } else if interrupts {
+            self.stop_current().await
+        } else {
+            Ok(())
         }
-        Ok(())
     }
 
     /// Calls a session by its first prompt, if nobody has given it a title. Changed with the rest that makes

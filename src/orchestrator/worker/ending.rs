@@ -90,7 +90,8 @@ impl Worker {
         self.keep_budget(over).await
     }
 
-    async fn interrupt(&mut self) -> Result<(), Lost> {
+    /// Has the agent stop, which its run is about to.
+    pub(super) async fn interrupt(&mut self) -> Result<(), Lost> {
         let Some(run) = &self.run else { return Ok(()) };
         let (task, id) = (run.task, interrupt_id(run.task, run.grants()));
         if let Some(occupant) = self.seat.occupant() {

@@ -149,7 +149,7 @@ impl Fake {
 fn pool(fake: &Arc<Fake>, warm: usize, containers: usize, containers_per_user: usize) -> Pool {
     let profile = ProfileConfig { warm, ..ProfileConfig::default() };
     let limits = PoolLimits { containers_per_user, containers, start_timeout: Duration::from_millis(500) };
-    Pool::new(Arc::clone(fake) as Arc<dyn Runtime>, BTreeMap::from([(profile_id(), Arc::new(profile))]), limits)
+    Pool::new(Arc::clone(fake) as Arc<dyn Runtime>, BTreeMap::from([(profile_id(), Arc::new(profile))]), limits).0
 }
 
 fn profile_id() -> ProfileId {

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::sleep;
 use tokio_util::task::AbortOnDropHandle;
+use tracing::warn;
 
 use super::super::capture::Host;
 use super::super::workspace::Workspace;
@@ -115,6 +116,10 @@ impl ProcessHost {
         let watching = async move {
             while !watched.is_gone() {
                 sleep(LOOK_EVERY).await;
+            }
+            // One that was killed has left its agent: nobody hears of an end while that runs.
+            if let Err(error) = end(&watched).await {
+                warn!(%error, "What a shim left that is gone can't be ended: {error}");
             }
             told.send_replace(true);
         };

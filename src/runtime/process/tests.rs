@@ -255,8 +255,8 @@ async fn a_shim_that_is_killed_is_an_end_like_any_other_and_leaves_nothing() {
     }
     let (_, exit) = finish(&mut agent).await;
     assert_eq!(exit.code, None);
+    assert!(!lives(&pid), "it runs when its end is told");
     agent.process.remove().await.unwrap();
-    assert!(!lives(&pid));
 }
 
 #[tokio::test]

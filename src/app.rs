@@ -277,14 +277,14 @@ async fn close_sockets(shared: &Shared, server: &mut Server, time: Duration) {
 
 /// Runs a gateway until SIGTERM or SIGINT, then drains it. A second signal stops at once. Fails when a part of it
 /// panicked that others rely on: what is durable is all that is known to be right, and the next start goes on from
-/// there.
-pub async fn serve(config: Config) -> anyhow::Result<()> {
+/// there. `file`: where the settings come from, for who is told what to try next.
+pub async fn serve(config: Config, file: Option<&Path>) -> anyhow::Result<()> {
     let mut signals = crate::shutdown::Signals::listen()?;
     let app = tokio::select! {
         app = App::start(config) => app?,
         () = signals.next() => return Ok(()),
     };
-    greet(app.public_url(), app.first_token());
+    greet(app.public_url(), app.first_token(), file);
     tokio::select! {
         () = signals.next() => (),
         () = app.failed() => bail!("a part of the gateway panicked; its message is above — start it again: agents work on, and nothing is lost"),
@@ -298,18 +298,19 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
 }
 
 /// Prints where to go and what to try next. The token is for the owner's eyes: on stdout, not in the log.
-fn greet(public_url: &str, first_token: Option<&ApiToken>) {
+fn greet(public_url: &str, first_token: Option<&ApiToken>, file: Option<&Path>) {
     use std::io::Write;
+    let same = file.map_or_else(String::new, |file| format!(" --config {}", file.display()));
     let mut out = std::io::stdout().lock();
     let _ = match first_token {
         Some(token) => writeln!(
             out,
-            "\nstreamgate is ready. Open\n\n    {public_url}/#token={token}\n\nor talk to the agent from another terminal, in this directory:\n\n    streamgate chat \"Hello\"        (from a checkout: cargo run --release -- chat \"Hello\")\n",
+            "\nstreamgate is ready. Open\n\n    {public_url}/#token={token}\n\nor talk to the agent from another terminal, in this directory:\n\n    streamgate{same} chat \"Hello\"        (from a checkout: cargo run --release --{same} chat \"Hello\")\n",
             token = token.reveal(),
         ),
         None => writeln!(
             out,
-            "\nstreamgate is ready at {public_url}/. Make a token with\n\n    streamgate token create --user me\n",
+            "\nstreamgate is ready at {public_url}/. Make a token with\n\n    streamgate{same} token create --user me\n",
         ),
     }; // Nobody may be reading.
 }

@@ -34,6 +34,8 @@ use self::keyboard::{Keyboard, Typed};
 const CLOSE_DEADLINE: Duration = Duration::from_secs(1);
 /// Silence after which the gateway is asked for a sign of life; after twice that it is gone.
 const SILENCE: Duration = Duration::from_secs(35);
+/// After how long a user hears that a task has not begun.
+const LONG_WAIT: Duration = Duration::from_secs(3);
 /// How long a connection must hold to count as a new beginning.
 const STABLE: Duration = Duration::from_secs(10);
 /// Tries to come back in a row before a single turn is given up; a conversation never is.
@@ -222,6 +224,7 @@ impl Chat {
                         return self.leave().map(End::Done);
                     }
                 }
+                () = sleep(LONG_WAIT), if self.conversation.waits_for_others() => self.conversation.note_wait()?,
                 () = sleep(SILENCE) => {
                     if asked_for_life || socket.send(Message::Ping(Bytes::new())).await.is_err() {
                         return Ok(End::Broken(Pause::Growing(Duration::ZERO)));

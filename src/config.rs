@@ -185,7 +185,7 @@ pub struct LimitsConfig {
     pub waiting_per_session: usize,
     /// Waiting tasks of a user.
     pub waiting_per_user: usize,
-    /// Running tasks of a user.
+    /// Running tasks of a user, those that wait for an answer too.
     pub running_per_user: usize,
     /// Containers of a user.
     pub containers_per_user: usize,

@@ -6,7 +6,7 @@ mod chat;
 mod health;
 
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -121,7 +121,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let file = cli.config.filter(|path| !path.as_os_str().is_empty());
     let config = Config::load(file.as_deref(), process_environment())?;
     match command {
-        Command::Serve => serve(config),
+        Command::Serve => serve(config, file.as_deref()),
         Command::Token { command } => block_on(token(config, command))?,
         Command::Chat(arguments) => block_on(chat::run(arguments, config))?,
         Command::DemoAgent => demo_agent(),
@@ -135,14 +135,14 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     }
 }
 
-fn serve(mut config: Config) -> anyhow::Result<ExitCode> {
+fn serve(mut config: Config, file: Option<&Path>) -> anyhow::Result<ExitCode> {
     config.check()?;
     config.find_programs()?;
     let _logging = start_logging(&config.log);
     if let Some(warning) = config.fit_open_files()? {
         tracing::warn!("{warning}");
     }
-    block_on(app::serve(config))??;
+    block_on(app::serve(config, file))??;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -156,7 +156,7 @@ fn check(mut config: Config) -> anyhow::Result<ExitCode> {
 }
 
 async fn token(config: Config, command: TokenCommand) -> anyhow::Result<ExitCode> {
-    config.check()?;
+    config.check_database()?;
     // Who is in the wrong directory should hear of it.
     let missing = config.own_database().filter(|file| !file.exists());
     if let Some(file) = &missing

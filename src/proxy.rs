@@ -26,13 +26,14 @@ mod upstream;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
+use axum::http::StatusCode;
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::AbortOnDropHandle;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use self::door::Door;
 pub use self::egress::{Dial, DialError, Internet};
@@ -42,6 +43,9 @@ use self::upstream::Upstream;
 use crate::config::{ConfigError, ProfileConfig};
 use crate::domain::{ContainerId, ProfileId};
 use crate::metrics::Metrics;
+
+/// The least time between two log lines about what a profile's model refuses.
+const TELL_REFUSALS: Duration = Duration::from_mins(1);
 
 /// What one call of a model used: as its response told, or else, where it did not come to that, a guess from below
 /// by how long the request was and what of the response had come.
@@ -71,11 +75,30 @@ pub struct ModelProxy {
 
 /// What the boxes of a profile reach.
 struct Route {
-    /// The profile's name, for metrics.
+    /// The profile's name, for metrics and the log.
     slug: String,
     profile: ProfileConfig,
     upstream: Option<Upstream>,
     granted: Vec<(String, u16)>,
+    /// When it was last logged that the model did not do what it was asked.
+    refused_at: Mutex<Option<Instant>>,
+}
+
+impl Route {
+    /// Logs that the model does not do what it was asked: once in a while, as agents ask again and again.
+    fn note_refusal(&self, status: StatusCode) {
+        let mut refused_at = self.refused_at.lock().unwrap_or_else(PoisonError::into_inner);
+        if refused_at.is_some_and(|refused_at| refused_at.elapsed() < TELL_REFUSALS) {
+            return;
+        }
+        *refused_at = Some(Instant::now());
+        let hint = match status {
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => ": is its key right?",
+            StatusCode::TOO_MANY_REQUESTS => ": its limits are reached",
+            _ => "",
+        };
+        warn!(%status, "The model of profile `{}` answers {status}{hint}", self.slug);
+    }
 }
 
 /// An open way from one box. Dropping it closes it, with all that goes through it; the box's relay then waits for
@@ -114,7 +137,10 @@ impl ModelProxy {
             let upstream = Upstream::new(slug, &profile.model_api)?;
             metrics.show_model_tokens(slug);
             let (slug, profile, granted) = (slug.clone(), profile.clone(), profile.granted());
-            routes.insert(ProfileId::from_slug(&slug), Arc::new(Route { slug, profile, upstream, granted }));
+            routes.insert(
+                ProfileId::from_slug(&slug),
+                Arc::new(Route { slug, profile, upstream, granted, refused_at: Mutex::default() }),
+            );
         }
         let places = Places::at(runtime_dir);
         Ok(Self { places, routes, dial, metrics })

@@ -45,6 +45,8 @@ pub(super) struct Conversation {
     tools: Tools,
     /// Whether what was before this connection is still being shown.
     catching_up: bool,
+    /// The task that is next in its session and has not begun.
+    next_up: Option<String>,
     /// Whether the words of this turn have been streamed.
     streamed: bool,
     /// The first task from here, and how tasks ended: what the exit code of one turn depends on.
@@ -82,6 +84,7 @@ impl Conversation {
             cancelling: None,
             tools: Tools::new(unfolds),
             catching_up: false,
+            next_up: None,
             streamed: false,
             own_task: None,
             ended: HashMap::new(),
@@ -115,6 +118,18 @@ impl Conversation {
     /// Whether the agent waits for an answer. What is being cancelled gets none.
     pub(super) fn is_asked(&self) -> bool {
         !self.catching_up && self.asking.is_some() && self.cancelling.is_none()
+    }
+
+    /// Whether a task whose turn it is in its session has not begun.
+    pub(super) fn waits_for_others(&self) -> bool {
+        self.next_up.is_some()
+    }
+
+    /// Says so, once.
+    pub(super) fn note_wait(&mut self) -> anyhow::Result<()> {
+        self.next_up = None;
+        let why = "no container is free yet, or other tasks of yours are at work or wait for an answer";
+        Ok(self.screen.note(&format!("waiting: {why}"))?)
     }
 
     /// Whether the user's next line is waited for.
@@ -225,6 +240,9 @@ impl Conversation {
             self.last_seq = Some(seq);
         }
         let task_id = text("task_id");
+        if self.next_up.as_deref() == Some(task_id) {
+            self.next_up = None; // It is at work, or over.
+        }
         match text("type") {
             "session.ready" => {
                 self.replied(frame);
@@ -252,6 +270,8 @@ impl Conversation {
                 self.opened(task_id);
                 if number("position") > 0 {
                     self.screen.note(&format!("waiting, {} before it", number("position")))?;
+                } else {
+                    self.next_up = Some(task_id.to_owned());
                 }
             }
             "task:token" => {

@@ -91,7 +91,8 @@ impl Config {
         Ok(())
     }
 
-    fn check_database(&self) -> Result<(), ConfigError> {
+    /// Whether the database can be opened by these settings: all that tokens need of them.
+    pub fn check_database(&self) -> Result<(), ConfigError> {
         let url = &self.database.url;
         if url.is_empty() || url.starts_with("sqlite:") || is_postgres(url) {
             return Ok(());

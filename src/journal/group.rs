@@ -126,7 +126,8 @@ async fn fence(
             let moved: Vec<(String,)> = within(
                 sqlx::query_as(
                     "WITH locked AS (SELECT id FROM sessions WHERE id = ANY($1) ORDER BY id FOR UPDATE)
-                     UPDATE sessions SET last_seq = goal.to_seq, updated_at = $5,
+                     UPDATE sessions SET last_seq = goal.to_seq,
+                            updated_at = CASE WHEN goal.to_seq > goal.from_seq THEN $5 ELSE updated_at END,
                             spool_record = CASE WHEN goal.heard THEN goal.record ELSE spool_record END,
                             run_state = CASE WHEN goal.heard THEN goal.state ELSE run_state END
                      FROM UNNEST($1::text[], $2::bigint[], $3::bigint[], $4::bigint[], $6::boolean[], $7::bigint[],
@@ -156,7 +157,7 @@ async fn fence(
             for (session, advance) in advances {
                 let rows = execute!(
                     transaction.on(),
-                    "UPDATE sessions SET last_seq = $4, updated_at = $5,
+                    "UPDATE sessions SET last_seq = $4, updated_at = CASE WHEN $4 > $3 THEN $5 ELSE updated_at END,
                             spool_record = CASE WHEN $6 THEN $7 ELSE spool_record END,
                             run_state = CASE WHEN $6 THEN $8 ELSE run_state END
                      WHERE id = $1 AND epoch = $2 AND last_seq = $3",

@@ -4,6 +4,7 @@
 
 mod budget;
 
+use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -38,6 +39,8 @@ const KILL_GRACE: Duration = Duration::from_secs(10);
 
 /// The longest error text, in bytes.
 const ERROR_BYTES: usize = 16 << 10;
+/// How much of it goes into the log.
+const LOGGED_BYTES: usize = 500;
 
 /// How a task ends.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -72,6 +75,20 @@ impl End {
             Self::Completed { .. } => TaskState::Completed,
             Self::Cancelled => TaskState::Cancelled,
             Self::Failed { .. } => TaskState::Failed,
+        }
+    }
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            // An agent's words: no lines of their own, and not many.
+            Self::Failed { error, .. } => {
+                let mut error = error.clone();
+                cut_at_character(&mut error, LOGGED_BYTES);
+                write!(to, "failed: {error:?}")
+            }
+            Self::Completed { .. } | Self::Cancelled => to.write_str(self.state().as_str()),
         }
     }
 }

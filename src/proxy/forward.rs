@@ -111,6 +111,9 @@ async fn ask(door: &Door, upstream: &Upstream, request: Request<Incoming>) -> Re
     let (parts, body) = answered.into_parts();
     let meter = meter(door, upstream, &parts.headers, model.as_deref());
     exchange.answered(parts.status, meter);
+    if is_paid && (parts.status.is_client_error() || parts.status.is_server_error()) {
+        door.route.note_refusal(parts.status);
+    }
     let mut response = Response::new(Reply::new(body, exchange, upstream.scrubber()).boxed_unsync());
     *response.status_mut() = parts.status;
     *response.headers_mut() = upstream.headers_back(&parts.headers);

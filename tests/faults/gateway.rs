@@ -85,25 +85,6 @@ async fn a_gateway_that_is_killed_around_its_commit_loses_nothing_and_doubles_no
     gateway.stop().await;
 }
 
-/// An agent that says something at any time is no reason to stay.
-#[tokio::test]
-async fn a_gateway_that_is_stopped_leaves_agents_in_mid_speech() {
-    let mut world = World::new().await;
-    world.set("DRAIN_SECONDS", "60");
-    let node = DataDir::new();
-    let gateway = world.start(&node).await;
-    let mut story = world.tell(4_000, 5).await;
-    story.until_seen(100).await;
-    gateway.stop().await;
-    let journal = world.journal().await;
-    let state = sqlx::query_scalar("SELECT state FROM tasks WHERE session_id = $1").bind(&story.session);
-    let state: String = state.fetch_one(&journal).await.unwrap();
-    assert_eq!(state, "running", "it has listened to the end");
-    let gateway = world.start(&node).await;
-    story.check_whole(&journal).await;
-    gateway.stop().await;
-}
-
 /// 60 s, four times the lease.
 #[tokio::test]
 async fn a_gateway_that_stood_still_while_another_took_over_commits_nothing_more() {

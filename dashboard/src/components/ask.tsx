@@ -103,7 +103,7 @@ function Choice({ question, draft, disabled, onChange }: {
 
 function Answered({ ask }: { ask: AskSegment }) {
   return (
-    <dl class="answered">
+    <dl class="ask-answers">
       {ask.questions.map((question, index) => (
         <div key={index}>
           <dt>{question.question}</dt>

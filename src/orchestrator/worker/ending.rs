@@ -170,7 +170,7 @@ impl Worker {
         if !may_live {
             self.dismiss().await?;
         }
-        info!(session.id = %self.session.id(), task.id = %run.task, state = %end.state(), "Task `{}` ended: {}", run.task, end.state());
+        info!(session.id = %self.session.id(), task.id = %run.task, state = %end.state(), "Task `{}` ended: {end}", run.task);
         for reply in run.cancelling.drain(..) {
             let _ = reply.send(Ok(Some((end.state(), receipt.clone()))));
         }

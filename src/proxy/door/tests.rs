@@ -121,7 +121,13 @@ async fn a_connection_that_is_old_ends_with_the_answer_that_is_under_way_or_much
     let (model, profile) = model().await;
     let upstream = Upstream::new("a", &profile.model_api).unwrap();
     let door = Arc::new(Door {
-        route: Arc::new(Route { slug: "a".to_owned(), profile, upstream, granted: Vec::new() }),
+        route: Arc::new(Route {
+            slug: "a".to_owned(),
+            profile,
+            upstream,
+            granted: Vec::new(),
+            refused_at: std::sync::Mutex::default(),
+        }),
         dial: Arc::new(Internet),
         metrics: Arc::default(),
         inbox: Arc::default(),

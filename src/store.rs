@@ -264,7 +264,8 @@ impl Store {
         lease: Duration,
     ) -> Result<Option<(SessionRecord, Epoch)>, DatabaseError> {
         let mut connection = self.database.write().await?;
-        let claimed = fetch_optional!(
+        // To its end, though there is one row at most: SQLite commits a statement when it is over.
+        let claimed = fetch_all!(
             connection.on(),
             ClaimedRow,
             "UPDATE sessions SET owner_node = $2, epoch = epoch + 1, lease_until = (SELECT now FROM clock) + $3
@@ -275,6 +276,7 @@ impl Store {
             node,
             milliseconds(lease)
         )?;
+        let claimed = claimed.into_iter().next();
         claimed.map(|claimed| Ok((claimed.session.read()?, Epoch(claimed.epoch)))).transpose()
     }
 

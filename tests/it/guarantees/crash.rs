@@ -9,11 +9,15 @@ use crate::frames::{check_history, replay_texts, seq, text};
 use crate::program::Program;
 use crate::shims::DataDir;
 use crate::support::{Client, of_type, on_both, streamed};
-use crate::world::processes;
+use crate::world::{eventually, processes};
 
 async fn start(database: &TestDatabase, data: &Path) -> Program {
     let data_dir = data.to_str().unwrap();
-    let settings = [("STREAMGATE_DATA_DIR", data_dir), ("STREAMGATE_DATABASE__URL", &*database.url)];
+    let settings = [
+        ("STREAMGATE_DATA_DIR", data_dir),
+        ("STREAMGATE_DATABASE__URL", &*database.url),
+        ("STREAMGATE_LOG__FILTER", "info,streamgate=debug"),
+    ];
     Program::start(&settings).await
 }
 
@@ -124,9 +128,9 @@ async fn g8_a_cancel_that_was_under_way_when_its_gateway_died_is_carried_out() {
         client.send(json!({"type": "task.submit", "prompt": "/say here\n/hang"})).await;
         let said = client.expect("task:token").await;
         let (session, task) = (text(&said, "session_id"), text(&said, "task_id"));
-        client.send(json!({"type": "task.cancel", "task_id": task})).await;
-        // Taken: what comes after it has been answered.
         client.request(json!({"type": "session.turn", "session_id": session, "prompt": "/say next"})).await;
+        client.send(json!({"type": "task.cancel", "task_id": task})).await;
+        eventually("it is on its way", async || gateway.log().contains("Interrupting the agent")).await;
         gateway.kill().await;
 
         let gateway = start(&database, data.path()).await;

@@ -30,7 +30,7 @@ use crate::hub::Hub;
 use crate::journal::Journal;
 use crate::metrics::Metrics;
 use crate::node::{Node, make_data_dir};
-use crate::orchestrator::{KeyLocks, Orchestrator, Parts, RECALLS, Users};
+use crate::orchestrator::{KeyLocks, Orchestrator, Parts, RECALLS, Reach, Users};
 use crate::proxy::ModelProxy;
 use crate::runtime::Runtime;
 use crate::runtime::docker::DockerRuntime;
@@ -134,6 +134,7 @@ impl App {
             clock,
             metrics: Arc::clone(&metrics),
             recalls: Semaphore::new(RECALLS),
+            reach: Reach::default(),
             users: Users::new(config.limits.running_per_user, config.limits.waiting_per_user),
             keys: KeyLocks::default(),
             soft: CancellationToken::new(),

@@ -17,7 +17,7 @@ use crate::domain::{Clock, Epoch, Seq, SessionId};
 use crate::journal::{Journal, Tail};
 use crate::store::Store;
 
-/// The sessions in memory. Tomorrow a tail may also be fed by another gateway: viewers can't tell.
+/// The sessions in memory. What another gateway commits to one is learned a moment later: viewers can't tell.
 pub struct Hub {
     journal: Journal,
     store: Store,
@@ -39,6 +39,7 @@ impl Hub {
     /// The writing end of a session that this gateway has claimed. There is one at a time.
     pub fn write(&self, id: SessionId, epoch: Epoch, head: Seq) -> Session {
         let tail = self.tail(id);
+        tail.write_under(epoch);
         tail.advance(head);
         Session::new(id, epoch, head, tail, self.journal.clone(), Arc::clone(&self.clock))
     }
@@ -51,6 +52,30 @@ impl Hub {
         let Some(head) = self.store.last_seq(id).await? else { return Ok(None) };
         tail.advance(head);
         Ok(Some(Follow { id, journal: self.journal.clone(), tail }))
+    }
+
+    /// Learns what other gateways have committed to sessions that are followed here: call it now and then. Those
+    /// sessions' viewers are served from the journal.
+    pub async fn catch_up(&self) -> Result<(), DatabaseError> {
+        let followed: Vec<SessionId> = {
+            let tails = self.tails.lock().unwrap_or_else(PoisonError::into_inner);
+            tails
+                .iter()
+                .filter(|(_, tail)| tail.upgrade().is_some_and(|tail| tail.is_watched()))
+                .map(|(id, _)| *id)
+                .collect()
+        };
+        if followed.is_empty() {
+            return Ok(());
+        }
+        for (id, head, epoch) in self.store.heads(&followed).await? {
+            let tail = self.tail(id);
+            // What is committed here is shown by the journal, without a look-up.
+            if epoch > tail.written_under() {
+                tail.advance(head);
+            }
+        }
+        Ok(())
     }
 
     fn tail(&self, id: SessionId) -> Arc<Tail> {

@@ -30,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
 
+pub use keeping::Reach;
 pub use refusal::{Refusal, internal_error};
 use users::KeyLock;
 pub use users::{KeyLocks, Users};
@@ -89,6 +90,8 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
     /// The right to read on in what was said before a restart: [`RECALLS`] at a time.
     pub recalls: Semaphore,
+    /// Whether what other gateways seem to have left may be taken.
+    pub reach: Reach,
     /// What each user has waiting and running.
     pub users: Users,
     /// Submits with the same key go one after the other.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use rows::{ClaimedRow, QuestionRow, SessionRow, TaskRow};
 pub use rows::{QuestionRecord, SessionRecord, TaskRecord};
 
-use crate::database::{Database, DatabaseError, On, execute, fetch_all, fetch_optional, milliseconds};
+use crate::database::{Database, DatabaseError, On, execute, fetch_all, fetch_optional, milliseconds, within};
 use crate::domain::{ContainerId, Epoch, Seq, SessionId, SessionStatus, SpoolId, TaskId, TaskState, Timestamp, UserId};
 
 /// The look-ups' clonable address.
@@ -208,21 +208,34 @@ impl Store {
 
     /// The sessions of `node`, and those that no gateway owns any more, in which a task is open, or which are to be
     /// closed.
-    pub async fn sessions_with_work(&self, node: &str) -> Result<Vec<SessionId>, DatabaseError> {
+    pub async fn sessions_with_work(&self, node: &str, of_others: bool) -> Result<Vec<SessionId>, DatabaseError> {
         let mut connection = self.database.read().await?;
         let rows = fetch_all!(
             connection.on(),
             (String,),
             "SELECT id FROM sessions
-             WHERE (owner_node = $1 OR lease_until <= (SELECT now FROM clock))
+             WHERE (owner_node = $1 OR ($2 AND lease_until <= (SELECT now FROM clock)))
                AND id IN (SELECT session_id FROM tasks
                           WHERE state IN ('queued', 'starting', 'running', 'awaiting_answer')
                           UNION
                           SELECT id FROM sessions WHERE ending IS NOT NULL AND status = 'active')
              ORDER BY id",
-            node
+            node,
+            of_others
         )?;
         rows.iter().map(|(id,)| SessionId::parse(id).ok_or(DatabaseError::Corrupt("session id"))).collect()
+    }
+
+    /// Of these sessions the last events and the claims to them; of none where there can be no other gateway.
+    pub async fn heads(&self, sessions: &[SessionId]) -> Result<Vec<(SessionId, Seq, Epoch)>, DatabaseError> {
+        let ids: Vec<String> = sessions.iter().map(ToString::to_string).collect();
+        let mut connection = self.database.read().await?;
+        let On::Postgres(connection) = connection.on() else { return Ok(Vec::new()) };
+        let select = "SELECT id, last_seq, epoch FROM sessions WHERE id = ANY($1)";
+        let rows: Vec<(String, i64, i64)> = within(sqlx::query_as(select).bind(&ids).fetch_all(connection)).await?;
+        let read =
+            |(id, seq, epoch): &(String, i64, i64)| Some((SessionId::parse(id)?, Seq::from_db(*seq), Epoch(*epoch)));
+        rows.iter().map(|row| read(row).ok_or(DatabaseError::Corrupt("session id"))).collect()
     }
 
     /// The open session that lives in a box.

@@ -1,11 +1,12 @@
 //! The live end of one session's journal, in memory: a cache, never the truth.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::watch;
 
-use crate::domain::Seq;
+use crate::domain::{Epoch, Seq};
 use crate::protocol::StoredEvent;
 
 /// How many events a healthy viewer can be behind; the journal serves the rest.
@@ -17,6 +18,8 @@ const BYTES: usize = 128 << 10;
 #[derive(Debug)]
 pub struct Tail {
     head: watch::Sender<Seq>,
+    /// The last claim under which this gateway has written; 0 before the first.
+    epoch: AtomicI64,
     ring: Mutex<Ring>,
 }
 
@@ -41,7 +44,7 @@ pub enum TailRead {
 impl Tail {
     /// A tail whose session's last event is `head`.
     pub fn new(head: Seq) -> Self {
-        Self { head: watch::Sender::new(head), ring: Mutex::default() }
+        Self { head: watch::Sender::new(head), epoch: AtomicI64::new(0), ring: Mutex::default() }
     }
 
     /// The last committed event.
@@ -52,6 +55,21 @@ impl Tail {
     /// Wakes when the head moves.
     pub fn watch(&self) -> watch::Receiver<Seq> {
         self.head.subscribe()
+    }
+
+    /// Whether anybody follows.
+    pub fn is_watched(&self) -> bool {
+        self.head.receiver_count() > 0
+    }
+
+    /// Says under which claim this gateway writes from now on.
+    pub fn write_under(&self, epoch: Epoch) {
+        self.epoch.fetch_max(epoch.0, Ordering::Relaxed);
+    }
+
+    /// Under which claim this gateway wrote last. What is committed under a later one comes from elsewhere.
+    pub fn written_under(&self) -> Epoch {
+        Epoch(self.epoch.load(Ordering::Relaxed))
     }
 
     /// Adds committed events. Called in commit order by the journal's writer alone.

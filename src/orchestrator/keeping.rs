@@ -1,11 +1,11 @@
 //! What goes on without anybody asking: work that was left is taken up, boxes that nobody has go, leases are
 //! renewed, what is past its time is erased, and all of it ends.
 
-use std::sync::PoisonError;
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::worker::{Command, Origin};
 use super::{LEASE, Orchestrator};
@@ -17,6 +17,41 @@ use crate::runtime::pool::Adopting;
 /// How often it is looked for work that other gateways left, and for boxes that nobody has.
 const LOOK_FOR_WORK: Duration = Duration::from_secs(1);
 const LOOK_FOR_BOXES: Duration = Duration::from_secs(5);
+/// How often it is looked for what other gateways have committed to sessions that are followed here.
+const LOOK_FOR_EVENTS: Duration = Duration::from_millis(500);
+
+/// Whether this gateway has reached the database for so long that other gateways had the time to renew their leases:
+/// after an outage all leases have run out, and none is a sign that its gateway is gone.
+#[derive(Default)]
+pub struct Reach(Mutex<Reached>);
+
+#[derive(Default)]
+enum Reached {
+    /// Without a break, since the start.
+    #[default]
+    Always,
+    Since(Instant),
+    Not,
+}
+
+impl Reach {
+    fn note(&self, reached: bool) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match *state {
+            _ if !reached => *state = Reached::Not,
+            Reached::Not => *state = Reached::Since(Instant::now()),
+            Reached::Always | Reached::Since(_) => (),
+        }
+    }
+
+    fn is_steady(&self) -> bool {
+        match *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+            Reached::Always => true,
+            Reached::Since(since) => since.elapsed() >= LEASE,
+            Reached::Not => false,
+        }
+    }
+}
 
 /// How long after a session was lost it is taken up again.
 const TAKE_UP_AFTER: Duration = Duration::from_secs(1);
@@ -41,7 +76,7 @@ impl Orchestrator {
 
     /// Takes up the sessions with work that this gateway owns or whose owner is gone.
     async fn take_up_work(&self) -> Result<(), DatabaseError> {
-        let sessions = self.parts.store.sessions_with_work(&self.parts.node).await?;
+        let sessions = self.parts.store.sessions_with_work(&self.parts.node, self.parts.reach.is_steady()).await?;
         self.take_up(sessions);
         Ok(())
     }
@@ -50,6 +85,7 @@ impl Orchestrator {
     /// that nobody has.
     async fn look_through(&self, boxes: Vec<FoundBox>) -> Result<Vec<FoundBox>, DatabaseError> {
         let (mut sessions, mut left) = (Vec::new(), Vec::new());
+        let of_others = self.parts.reach.is_steady();
         for found in boxes {
             // First: one that is not held becomes held only by its session's worker, and then it has a session.
             let is_held = self.parts.pool.holds(found.container_id);
@@ -58,7 +94,9 @@ impl Orchestrator {
                 Some(owned) if owned.node == self.parts.node && !is_held && owned.spool != Some(found.spool) => {
                     left.push(found);
                 }
-                Some(owned) if owned.node == self.parts.node || owned.is_free => sessions.push(owned.session),
+                Some(owned) if owned.node == self.parts.node || (owned.is_free && of_others) => {
+                    sessions.push(owned.session);
+                }
                 None if !is_held && self.is_left(&found.node).await? => left.push(found),
                 Some(_) | None => (),
             }
@@ -116,6 +154,15 @@ impl Orchestrator {
                 }
             }
         };
+        let viewers = async {
+            let mut ticks = interval(LOOK_FOR_EVENTS);
+            loop {
+                ticks.tick().await;
+                if let Err(error) = self.parts.hub.catch_up().await {
+                    debug!(%error, "What other gateways committed can't be looked for: {error}");
+                }
+            }
+        };
         // Beside it: an engine may take long.
         let boxes = async {
             let mut ticks = interval(LOOK_FOR_BOXES);
@@ -135,6 +182,7 @@ impl Orchestrator {
         tokio::select! {
             () = work => (),
             () = boxes => (),
+            () = viewers => (),
             () = self.parts.soft.cancelled() => (),
         }
     }
@@ -166,7 +214,9 @@ impl Orchestrator {
                 _ = ticks.tick() => (),
                 () = self.parts.hard.cancelled() => return,
             }
-            if let Err(error) = self.parts.store.renew_leases(&self.parts.node, LEASE).await {
+            let renewed = self.parts.store.renew_leases(&self.parts.node, LEASE).await;
+            self.parts.reach.note(renewed.is_ok());
+            if let Err(error) = renewed {
                 warn!(%error, "The leases could not be renewed: {error}");
             }
         }

@@ -120,6 +120,8 @@ async fn a_gateway_that_stood_still_while_another_took_over_commits_nothing_more
     let resume = serde_json::json!({"type": "session.resume", "session_id": story.session, "tail": 1});
     assert_eq!(aside.ask(resume).await["type"], "session.replay_start");
     assert_eq!(epoch().await, taken_over, "it does not take the session back");
+    // And on: what the other commits is seen here too.
+    world.follow(&mut story, &aside, Manner::Patient);
     story.check_whole(&journal).await;
     first.stop().await;
     second.stop().await;

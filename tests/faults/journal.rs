@@ -11,7 +11,7 @@ use crate::program::Program;
 use crate::proxy::Moment;
 use crate::shims::DataDir;
 use crate::story::Story;
-use crate::witness::Line;
+use crate::witness::{Line, Manner};
 use crate::world::{PATIENCE, World, eventually};
 
 /// A gateway at work when its database is about to fail it, and a client that has been connected for long.
@@ -113,6 +113,40 @@ async fn a_database_behind_a_black_hole_costs_nothing_but_time() {
     sleep_until(began + Duration::from_secs(20)).await;
     stage.world.to_postgres.swallow(false);
     stage.goes_on(Instant::now()).await;
+}
+
+/// For longer than a lease: each finds that those of the other have run out.
+#[tokio::test]
+async fn gateways_keep_their_sessions_and_viewers_when_their_database_was_away_for_long() {
+    let mut world = World::new().await;
+    let (one, two) = (DataDir::new(), DataDir::new());
+    let first = world.start(&one).await;
+    let mut stories = vec![world.tell_to(&[Manner::Patient], 3_500, "/tokens 3500 10".to_owned(), None).await];
+    let second = world.start_aside(&two).await;
+    world.front.lead_to(Some(second.address));
+    stories.push(world.tell_to(&[Manner::Patient], 3_500, "/tokens 3500 10".to_owned(), None).await);
+    for story in &mut stories {
+        story.until_seen(100).await;
+    }
+    let owners = async || -> Vec<String> {
+        let owners = sqlx::query_scalar("SELECT owner_node FROM sessions ORDER BY id");
+        owners.fetch_all(&world.journal().await).await.unwrap()
+    };
+    let before = owners().await;
+    world.postgres.crash();
+    sleep(Duration::from_secs(20)).await;
+    world.postgres.up();
+    for story in &mut stories {
+        story.until_seen(story.seen() + 500).await;
+    }
+    assert_eq!(owners().await, before, "all gateways are there");
+    let journal = world.journal().await;
+    for story in stories {
+        let outcome = story.check_whole(&journal).await;
+        assert_eq!(outcome.connections, 1, "it stayed where it was");
+    }
+    first.stop().await;
+    second.stop().await;
 }
 
 /// As when a firewall has forgotten them, or the database has moved to another host: the kernel would go on trying for

@@ -50,6 +50,8 @@ fn damaged(steps: &[Step], at: usize, damage: &Damage) -> Vec<Step> {
         *index.get(&characters)
     };
     match (damage, steps[at].clone()) {
+        // Of one that was cut before its first character nothing is left to cut or to garble.
+        (Damage::Cut(_) | Damage::Garble(..), Step::Line(line)) if line.is_empty() => (),
         (Damage::Cut(index), Step::Line(line)) => {
             steps[at] = Step::Line(line[..character(&line, index).0].to_owned());
         }

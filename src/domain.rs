@@ -362,12 +362,17 @@ pub struct Usage {
     pub cost_usd: f64,
 }
 
+/// Sums are exact to the millionth of a millionth of a dollar.
+const PICO: f64 = 1e12;
+
 impl std::ops::AddAssign for Usage {
     fn add_assign(&mut self, other: Self) {
         self.input_tokens = self.input_tokens.saturating_add(other.input_tokens).min(MOST_TOKENS);
         self.output_tokens = self.output_tokens.saturating_add(other.output_tokens).min(MOST_TOKENS);
         // What is no amount, or less than nothing, counts as nothing.
-        self.cost_usd = (self.cost_usd + other.cost_usd.max(0.0)).min(MOST_USD);
+        let sum = self.cost_usd + other.cost_usd.max(0.0);
+        // Ten calls of 0.2 cost 2, which no sum of binary fractions says.
+        self.cost_usd = ((sum * PICO).round() / PICO).min(MOST_USD);
     }
 }
 

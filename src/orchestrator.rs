@@ -10,6 +10,7 @@ mod briefing;
 pub mod invariants;
 mod keeping;
 mod queue;
+mod reach;
 mod refusal;
 pub mod result_text;
 mod run;
@@ -30,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
 
-pub use keeping::Reach;
+pub use reach::Reach;
 pub use refusal::{Refusal, internal_error};
 use users::KeyLock;
 pub use users::{KeyLocks, Users};

@@ -206,8 +206,8 @@ impl Store {
         .transpose()
     }
 
-    /// The sessions of `node`, and those that no gateway owns any more, in which a task is open, or which are to be
-    /// closed.
+    /// The sessions of `node`, and with `of_others` those that no gateway owns any more, in which a task is open, or
+    /// which are to be closed.
     pub async fn sessions_with_work(&self, node: &str, of_others: bool) -> Result<Vec<SessionId>, DatabaseError> {
         let mut connection = self.database.read().await?;
         let rows = fetch_all!(

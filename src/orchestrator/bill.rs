@@ -104,6 +104,17 @@ mod tests {
     }
 
     #[test]
+    fn ten_calls_of_a_fifth_cost_two() {
+        let mut bill = Bill::default();
+        for _ in 0..10 {
+            bill.meter(&call(Some(0.2)));
+        }
+        assert!(bill.spent() >= 2.0, "{}", bill.spent());
+        bill.meter(&call(Some(0.2)));
+        assert_eq!(serde_json::to_string(&bill.usage().cost_usd).unwrap(), "2.2");
+    }
+
+    #[test]
     fn a_bill_is_taken_up_again_as_it_was() {
         let mut bill = Bill::default();
         bill.tell(told(1.0), false);

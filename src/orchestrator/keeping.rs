@@ -1,8 +1,8 @@
 //! What goes on without anybody asking: work that was left is taken up, boxes that nobody has go, leases are
 //! renewed, what is past its time is erased, and all of it ends.
 
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::PoisonError;
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use tracing::{debug, info, warn};
@@ -19,39 +19,6 @@ const LOOK_FOR_WORK: Duration = Duration::from_secs(1);
 const LOOK_FOR_BOXES: Duration = Duration::from_secs(5);
 /// How often it is looked for what other gateways have committed to sessions that are followed here.
 const LOOK_FOR_EVENTS: Duration = Duration::from_millis(500);
-
-/// Whether this gateway has reached the database for so long that other gateways had the time to renew their leases:
-/// after an outage all leases have run out, and none is a sign that its gateway is gone.
-#[derive(Default)]
-pub struct Reach(Mutex<Reached>);
-
-#[derive(Default)]
-enum Reached {
-    /// Without a break, since the start.
-    #[default]
-    Always,
-    Since(Instant),
-    Not,
-}
-
-impl Reach {
-    fn note(&self, reached: bool) {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match *state {
-            _ if !reached => *state = Reached::Not,
-            Reached::Not => *state = Reached::Since(Instant::now()),
-            Reached::Always | Reached::Since(_) => (),
-        }
-    }
-
-    fn is_steady(&self) -> bool {
-        match *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
-            Reached::Always => true,
-            Reached::Since(since) => since.elapsed() >= LEASE,
-            Reached::Not => false,
-        }
-    }
-}
 
 /// How long after a session was lost it is taken up again.
 const TAKE_UP_AFTER: Duration = Duration::from_secs(1);

@@ -304,6 +304,11 @@ impl Run {
         self.mode
     }
 
+    /// Whether its clock runs.
+    pub(super) const fn is_working(&self) -> bool {
+        matches!(self.phase, Phase::Working { .. })
+    }
+
     /// When something is due.
     pub(super) fn deadline(&self) -> Instant {
         match &self.phase {

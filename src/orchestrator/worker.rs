@@ -13,10 +13,12 @@ use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 use tracing::{debug, error, warn};
 
 use super::queue::{Queue, Waiting};
@@ -33,6 +35,10 @@ use crate::hub::{Receipt, Session};
 use crate::journal::{Effect, IdempotencyKey, JournalClosed, NewSession, Progress};
 use crate::protocol::{Answer, Event, Submit};
 use crate::runtime::pool::Adopting;
+
+/// After what silence of a run its state is published all the same: a gateway that dies forgets no more of the time
+/// that it has worked.
+const NOTE_EVERY: Duration = Duration::from_secs(5);
 
 /// What is asked of a session.
 pub(super) enum Command {
@@ -134,6 +140,8 @@ pub(super) struct Worker {
     closed: Option<Receipt>,
     /// The last thing that was published, until it has committed: the next claim would fence it.
     last: Option<Receipt>,
+    /// When the state of the run was last published.
+    noted_at: Instant,
     /// The last record of the agent's spool that has been dealt with.
     heard: u64,
     /// What of that has been published.
@@ -152,6 +160,7 @@ enum Wake {
     Seat(SeatEvent),
     Slot(RunningSlot),
     Deadline,
+    Silence,
     Settled,
     Soft,
     Answered,
@@ -239,6 +248,7 @@ impl Worker {
             ended: None,
             closed: None,
             last: None,
+            noted_at: Instant::now(),
             heard: 0,
             published: 0,
             unpublished_bytes: 0,
@@ -303,6 +313,7 @@ impl Worker {
                 return Ok(());
             }
             let deadline = self.run.as_ref().map(Run::deadline);
+            let note_at = self.run.as_ref().filter(|run| run.is_working()).map(|_| self.noted_at + NOTE_EVERY);
             let idle_stop = self.parts.idle_stop;
             // Draining, what its agent says once its model has answered is for who takes the session up.
             let left = draining && self.last_calls.is_none() && matches!(self.seat, Seat::Up(_));
@@ -312,6 +323,7 @@ impl Worker {
                 event = self.seat.next(idle_stop, room), if !left => Wake::Seat(event),
                 slot = optional(self.slot.as_mut()) => Wake::Slot(slot),
                 () = sleep_until(deadline) => Wake::Deadline,
+                () = sleep_until(note_at) => Wake::Silence,
                 () = settled(self.last.clone()) => Wake::Settled,
                 () = self.parts.soft.cancelled(), if !draining => Wake::Soft,
                 () = optional(self.last_calls.as_mut()) => Wake::Answered,
@@ -324,6 +336,7 @@ impl Worker {
                 Wake::Seat(event) => self.at_seat(event).await?,
                 Wake::Slot(slot) => self.take_turn(slot).await?,
                 Wake::Deadline => self.on_deadline().await?,
+                Wake::Silence => self.note_run().await?,
                 Wake::Settled => {
                     self.last = None;
                     self.acknowledge();
@@ -433,6 +446,7 @@ impl Worker {
             };
             Progress { record, run_state }
         });
+        self.noted_at = Instant::now();
         // The journal may be away for long; the gateway's end does not wait for it.
         let hard = self.parts.hard.clone();
         let receipt = tokio::select! {
@@ -525,7 +539,7 @@ async fn settled(last: Option<Receipt>) {
     }
 }
 
-async fn sleep_until(deadline: Option<tokio::time::Instant>) {
+async fn sleep_until(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => tokio::time::sleep_until(deadline).await,
         None => std::future::pending().await,

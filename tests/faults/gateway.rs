@@ -85,6 +85,32 @@ async fn a_gateway_that_is_killed_around_its_commit_loses_nothing_and_doubles_no
     gateway.stop().await;
 }
 
+/// Of an agent that says nothing: nothing else tells how long it has worked.
+#[tokio::test]
+async fn the_time_that_a_silent_task_has_worked_outlives_its_gateway() {
+    let mut world = World::new().await;
+    let node = DataDir::new();
+    let mut gateway = world.start(&node).await;
+    let story = world.tell_to(&[Manner::Steady], 0, "/hang".to_owned(), None).await;
+    let journal = world.journal().await;
+    let worked = async || -> i64 {
+        let select = "SELECT COALESCE((run_state::json ->> 'worked_ms')::bigint, 0) FROM sessions WHERE id = $1";
+        sqlx::query_scalar(select).bind(&story.session).fetch_one(&journal).await.unwrap()
+    };
+    for _ in 0..2 {
+        let before = worked().await;
+        gateway.kill().await;
+        gateway = world.start(&node).await;
+        eventually("it works on", async || {
+            let now = worked().await;
+            assert!(now >= before, "{now} ms after {before} ms");
+            now > before + 6_000
+        })
+        .await;
+    }
+    gateway.stop().await;
+}
+
 /// 60 s, four times the lease.
 #[tokio::test]
 async fn a_gateway_that_stood_still_while_another_took_over_commits_nothing_more() {

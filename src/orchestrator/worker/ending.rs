@@ -1,5 +1,6 @@
 //! How a run is stopped, and how it ends: the deadlines, the interrupt, the kill, and the last events.
 
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::super::run::{Due, End, Step};
@@ -63,7 +64,7 @@ impl Worker {
     /// Stops the run if it is `over` its budget.
     async fn keep_budget(&mut self, over: Option<End>) -> Result<(), Lost> {
         let Some(run) = &mut self.run else { return Ok(()) };
-        let Some(end) = over else { return self.note_bill().await };
+        let Some(end) = over else { return self.note_run().await };
         if run.is_paused() {
             // Nothing was to be spent while nobody has said so.
             return self.end_run(end, false, Vec::new()).await;
@@ -72,9 +73,10 @@ impl Worker {
         if stops { self.interrupt().await } else { Ok(()) }
     }
 
-    /// Has the journal know what the run has cost, before the agent makes much of it: a gateway that dies must not
-    /// forget what was spent. While the journal is away, what is published next says it.
-    async fn note_bill(&mut self) -> Result<(), Lost> {
+    /// Has the journal know what the run has cost, before the agent makes much of it, and how long it has worked: a
+    /// gateway that dies must not forget that. While the journal is away, what is published next says it.
+    pub(super) async fn note_run(&mut self) -> Result<(), Lost> {
+        self.noted_at = Instant::now();
         let task = self.run.as_ref().map(|run| run.task);
         if self.parts.hub.journal().is_available() {
             self.publish(task, &[], Vec::new()).await?;
